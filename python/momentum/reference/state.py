@@ -1,0 +1,13 @@
+"""What every reference rule looks like: ``rule(grad, state, step, **hypers) -> (update, new state)``.
+
+All tensors are float64. ``step`` counts from 1. The frame applies the update as ``param - lr * update``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+State = dict[str, Tensor]
+Rule = Callable[..., tuple[Tensor, State]]
