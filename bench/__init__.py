@@ -1,0 +1,1 @@
+"""Benchmarks of ``momentum``: ``python -m bench`` times the kernels, ``python -m bench.train`` trains a model."""
