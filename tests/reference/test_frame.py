@@ -26,6 +26,7 @@ from momentum.reference.frame import (
     PROX,
     RESCALED,
 )
+from momentum.reference.stable_spam import cosine_scale
 
 PARAM, GRAD, LR, WD = 2.0, 0.5, 0.25, 0.4
 
@@ -87,8 +88,8 @@ def test_scale_has_unit_lines(axis):
     length = grad.shape[axis]
     lines = torch.ones(grad.shape[1 - axis], dtype=torch.float64)
     lines[2] = 0
-    l2, _ = scale(grad, {}, 1, axis=axis, norm=1)
-    rms, _ = scale(grad, {}, 1, axis=axis, norm=0)
+    l2, _ = scale(grad, {}, 1, axis=axis, l2=True)
+    rms, _ = scale(grad, {}, 1, axis=axis)
     assert torch.allclose(l2.norm(dim=axis), lines, rtol=1e-14)
     assert torch.allclose(rms.norm(dim=axis), lines * math.sqrt(length), rtol=1e-14)
     averaged, new = scale(grad, {"exp_avg": torch.zeros_like(grad)}, 1, axis=axis)
@@ -102,6 +103,32 @@ def test_stable_spam_normalises():
     zeros = {"exp_avg": torch.zeros(50).double(), "exp_avg_sq": torch.zeros(50).double()}
     _, new = stable_spam(grad, {**zeros, "scalars": torch.zeros(3).double()}, 1)
     assert new["exp_avg"].norm().item() == pytest.approx(0.1, rel=1e-12)
+
+
+def test_stable_spam_cosine():
+    """torch's scheduler is an independent form of the schedule: 1 to eta_min over total_steps + 1 steps."""
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    annealing = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 100 + 1, eta_min=0.3)
+    for step in range(1, 102):
+        optimizer.step()
+        annealing.step()
+        for official in (False, True):
+            assert cosine_scale(step, 100, 0.3, official) == pytest.approx(annealing.get_last_lr()[0], abs=1e-13)
+    assert cosine_scale(150, 100, 0.3, False) == pytest.approx(0.3)
+    assert cosine_scale(202, 100, 0.3, True) == pytest.approx(1.0)
+
+
+def test_stable_spam_official_reset():
+    """The published code uses the old moments once more, with the counters at 1, and stores zeros."""
+    grad = torch.randn(50, dtype=torch.float64)
+    state = {name: torch.rand(50).double() for name in ("exp_avg", "exp_avg_sq")}
+    state["scalars"] = torch.tensor([3.0, 7.0, 50.0]).double()
+    update, new = stable_spam(grad, state, 20, reset_interval=20, official=True)
+    again, fresh = stable_spam(grad, state, 1, reset_interval=0)
+    assert torch.equal(update, again)
+    assert torch.equal(new["scalars"], fresh["scalars"])
+    assert not new["exp_avg"].any()
+    assert not new["exp_avg_sq"].any()
 
 
 def test_reductions_match_numpy():

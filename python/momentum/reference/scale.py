@@ -6,20 +6,27 @@ from torch import Tensor
 
 from momentum.reference.state import State
 
-FLOOR = 1e-8
-
 
 def scale(
-    grad: Tensor, state: State, step: int, *, momentum: float = 0.9, axis: int = 1, norm: int = 0
+    grad: Tensor,
+    state: State,
+    step: int,
+    *,
+    momentum: float = 0.9,
+    eps: float = 1e-8,
+    axis: int = 1,
+    l2: bool = False,
 ) -> tuple[Tensor, State]:
     """Return the gradient, or its moving average where the state holds one, over its norm along each line.
 
-    ``axis`` 1 takes one norm per row of the matrix, 0 one per column. ``norm`` 0 is the root mean square (the
-    official code), 1 the l2 norm (the paper). A norm counts as at least 1e-8, so a zero line stays zero.
+    The tensor is seen as a matrix of its first dimension by the rest. ``axis`` 1 takes one norm per row of it, 0
+    one per column: the root mean square (the official code) or the l2 norm (the paper). A norm counts as at least
+    ``eps``, so a zero line stays zero.
     """
     new: State = {}
     if "exp_avg" in state:
         grad = new["exp_avg"] = momentum * state["exp_avg"] + (1 - momentum) * grad
-    square = grad.square()
-    sums = square.sum(dim=axis, keepdim=True) if norm else square.mean(dim=axis, keepdim=True)
-    return grad / sums.sqrt().clamp(min=FLOOR), new
+    matrix = grad.reshape(grad.shape[0] if grad.dim() else 1, -1) if grad.numel() else grad.reshape(0, 0)
+    square = matrix.square()
+    sums = square.sum(axis, keepdim=True) if l2 else square.mean(axis, keepdim=True)
+    return (matrix / sums.sqrt().clamp(min=eps)).reshape(grad.shape), new

@@ -1,12 +1,35 @@
-"""Stable-SPAM: adaptive spike clipping and gradient normalisation before Adam (arXiv 2502.17055)."""
+"""Stable-SPAM: spike clipping and gradient normalisation before Adam (Huang et al., 2025, arXiv 2502.17055)."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
 
 from momentum.reference.adam import adam
 from momentum.reference.state import State
+
+
+def cosine_scale(step: int, total_steps: int, eta_min: float, official: bool) -> float:
+    """Return the factor of beta1 and gamma1, from 1 down to ``eta_min``; the official code lets it rise again."""
+    if not total_steps:
+        return 1.0
+    end = total_steps + 1
+    position = step if official else min(step, end)
+    return eta_min + (1 - eta_min) * (1 + math.cos(math.pi * position / end)) / 2
+
+
+def counters(step: int, reset_interval: int, official: bool) -> tuple[int, int, bool]:
+    """Return the step of the scalar averages, the step of Adam, and whether its moments are reset now.
+
+    A reset step is Adam's step 1 and the next its step 2. The official code resets the averages' counter as well.
+    """
+    reset = reset_interval > 0 and step % reset_interval == 0
+    last = (step - 1) // reset_interval * reset_interval if reset_interval else 0
+    since = step - last + 1 if last else step
+    adam_step = 1 if reset else since
+    return (adam_step if official else step), adam_step, reset
 
 
 def normalise(
@@ -25,8 +48,7 @@ def normalise(
     norm_avg = gamma1 * scalars[1] + (1 - gamma1) * norm
     norm_sq_avg = gamma2 * scalars[2] + (1 - gamma2) * norm * norm
     target = norm_avg / (1 - gamma1**step) / ((norm_sq_avg / (1 - gamma2**step)).sqrt() + eps)
-    grad = torch.where(norm > 0, grad / norm * target, grad)
-    return grad, torch.stack((max_avg, norm_avg, norm_sq_avg))
+    return torch.where(norm == 0, grad, grad / norm * target), torch.stack((max_avg, norm_avg, norm_sq_avg))
 
 
 def stable_spam(
@@ -40,15 +62,22 @@ def stable_spam(
     gamma1: float = 0.7,
     gamma2: float = 0.9,
     theta: float = 0.999,
-    scale: float = 1.0,
-    adam_step: int | None = None,
+    total_steps: int = 0,
+    eta_min: float = 0.5,
+    reset_interval: int = 1000,
+    official: bool = False,
 ) -> tuple[Tensor, State]:
-    """Return Adam's update of the normalised gradient; ``scale`` shrinks beta1 and gamma1 (cosine schedule).
+    """Return Adam's update of the normalised gradient; beta1 and gamma1 shrink along a cosine.
 
-    ``adam_step`` counts from the last reset, at which it is 1 and the moments are zeroed; the scalars go on.
+    Steps 0 modulo ``reset_interval`` zero the moments before use. The official code uses the old ones once more,
+    as if at step 1, and stores zeros.
     """
-    grad, scalars = normalise(grad, state["scalars"], step, gamma1=gamma1 * scale, gamma2=gamma2, theta=theta, eps=eps)
-    steps = step if adam_step is None else adam_step
-    moments = {name: state[name] * (adam_step != 1) for name in ("exp_avg", "exp_avg_sq")}
-    update, new = adam(grad, moments, steps, beta1=beta1 * scale, beta2=beta2, eps=eps)
-    return update, {**new, "scalars": scalars}
+    s = cosine_scale(step, total_steps, eta_min, official)
+    average_step, adam_step, reset = counters(step, reset_interval, official)
+    gammas = {"gamma1": gamma1 * s, "gamma2": gamma2, "theta": theta}
+    grad, scalars = normalise(grad, state["scalars"], average_step, eps=eps, **gammas)
+    moments = {name: state[name] for name in ("exp_avg", "exp_avg_sq")}
+    zeros = {name: torch.zeros_like(moment) for name, moment in moments.items()}
+    before = zeros if reset and not official else moments
+    update, new = adam(grad, before, adam_step, beta1=beta1 * s, beta2=beta2, eps=eps)
+    return update, {**(zeros if reset and official else new), "scalars": scalars}
