@@ -17,6 +17,8 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).resolve().parent
 BUILD = Path(os.environ.get("MOMENTUM_BUILD_DIR", ROOT / "build" / "wheel")).resolve()
 STAGE = ROOT / "build" / "setuptools"
+# The CMake and Ninja of this environment come before the system's, also when the environment is not activated.
+PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
 WITH_ARRAY = os.environ.get("MOMENTUM_ARRAY", "OFF").upper() in ("1", "ON", "TRUE", "YES")
 
 
@@ -29,7 +31,7 @@ class BuildWithCMake(build_ext):
             for name in ("MOMENTUM_CUDA", "MOMENTUM_CUDA_ARCHS", "MOMENTUM_ARRAY")
             if name in os.environ
         ]
-        generator = ["-G", "Ninja"] if shutil.which("ninja") else []
+        generator = ["-G", "Ninja"] if shutil.which("ninja", path=PATH) else []
         self._cmake(*generator, "-S", ROOT, "-B", BUILD, f"-DPython_EXECUTABLE={sys.executable}", *options)
         components = ["wheel", "array"] if WITH_ARRAY else ["wheel"]
         self._cmake("--build", BUILD, "--parallel", os.environ.get("MOMENTUM_JOBS", str(os.cpu_count())))
@@ -45,7 +47,7 @@ class BuildWithCMake(build_ext):
 
     @staticmethod
     def _cmake(*arguments):
-        subprocess.run(["cmake", *map(str, arguments)], check=True)
+        subprocess.run(["cmake", *map(str, arguments)], check=True, env=os.environ | {"PATH": PATH})
 
 
 class OneWheelPerPlatform(bdist_wheel):
