@@ -40,6 +40,7 @@ define build_into_package
 cmake -G Ninja -S . -B $(BUILD) -DPython_EXECUTABLE=$(BIN)/python -DMOMENTUM_CUDA=$(MOMENTUM_CUDA) \
   "-DMOMENTUM_CUDA_ARCHS=$(MOMENTUM_CUDA_ARCHS)" $(1)
 cmake --build $(BUILD) --parallel $(JOBS)
+rm -f python/momentum/*.so
 for component in wheel $(2); do cmake --install $(BUILD) --prefix python --component $$component; done
 echo $(CURDIR)/python > $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/momentum-checkout.pth
 endef
@@ -54,7 +55,7 @@ train: setup $(call groups,bench) ## Train a small GPT with torch's AdamW and wi
 
 .PHONY: test
 test: $(call groups,build test bench) ## Run all tests; ARGS="-k name" to select
-	$(call build_into_package,-DMOMENTUM_EMULATED=ON,tests)
+	$(call build_into_package,-DMOMENTUM_EMULATED=$(if $(filter OFF,$(MOMENTUM_CUDA)),OFF,ON),tests)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
 .PHONY: bench

@@ -1,0 +1,30 @@
+"""Hand-written CUDA and C++ kernels for momentum-based optimization.
+
+Importing the package registers its ops as ``torch.ops.momentum.*``. The optimizers are in :mod:`momentum.optim`; the same
+steps on NumPy and CuPy arrays, without torch, in :mod:`momentum.array`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+from momentum._build_info import BuildInfo, build_info
+from momentum._loader import load
+
+if TYPE_CHECKING:
+    from momentum import array, optim, reference
+
+__all__ = ["BuildInfo", "__version__", "array", "build_info", "optim", "reference"]
+
+load()
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Import a public submodule when it is first asked for."""
+    if name in ("array", "optim", "reference"):
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
