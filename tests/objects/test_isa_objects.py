@@ -5,8 +5,9 @@ from __future__ import annotations
 import platform
 import re
 
-import binaries
 import pytest
+
+import binaries
 
 pytestmark = pytest.mark.skipif(platform.machine() != "x86_64", reason="one instruction set only")
 

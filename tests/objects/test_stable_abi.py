@@ -7,8 +7,9 @@ import re
 import sys
 from pathlib import Path
 
-import binaries
 import pytest
+
+import binaries
 
 OBJECTS = ["_C", "_C_cuda"] if binaries.CONFIG["cuda_version"] else ["_C"]
 ALLOWED_LIBRARIES = {"libtorch_cpu.so", "libstdc++.so.6", "libm.so.6", "libgcc_s.so.1", "libc.so.6"}

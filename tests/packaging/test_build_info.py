@@ -5,9 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import torch
+
 import binaries
 import momentum
-import torch
 
 
 def test_build_info():

@@ -8,8 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import binaries
 import pytest
+
+import binaries
 
 FAKE_TORCH = """
 from types import SimpleNamespace
@@ -72,9 +73,7 @@ def test_no_torch_but_arrays(installation):
 @pytest.mark.parametrize("version", ["1.13.1", "2.9.1+cu128"])
 def test_old_torch(installation, version):
     installation.add_torch(version)
-    assert installation.error() == (
-        f"ImportError: momentum needs torch >= 2.10, and this environment has torch {version}"
-    )
+    assert installation.error() == (f"ImportError: momentum needs torch >= 2.10, and this environment has torch {version}")
 
 
 @pytest.mark.parametrize("version", ["2.10.0", "2.14.0a0+git12", "3.0.0"])

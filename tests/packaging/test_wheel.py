@@ -10,8 +10,9 @@ import sysconfig
 import venv
 import zipfile
 
-import binaries
 import pytest
+
+import binaries
 
 SMOKE = """
 import torch, momentum
@@ -64,9 +65,7 @@ def test_fresh_environment(wheel, tmp_path):
     # This environment lends its torch: on the path, but without the .pth files that would bring the checkout along.
     (site,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
     (site / "lent.pth").write_text(sysconfig.get_path("purelib"))
-    output = subprocess.run(
-        [python, "-c", SMOKE], check=True, cwd=tmp_path, capture_output=True, text=True
-    ).stdout
+    output = subprocess.run([python, "-c", SMOKE], check=True, cwd=tmp_path, capture_output=True, text=True).stdout
     assert output.strip() == str(site / "momentum" / "__init__.py")
     info = subprocess.run([python, "-m", "momentum", "info"], check=True, cwd=tmp_path, capture_output=True, text=True)
     assert re.search(r"^_C +loaded$", info.stdout, re.MULTILINE)
