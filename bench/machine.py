@@ -31,9 +31,7 @@ def describe(device: torch.device) -> dict[str, Any]:
 
 def last_level_cache() -> int:
     """Bytes of the CPU's largest cache; 32 MiB where the system does not tell."""
-    sizes = [
-        _bytes(path.read_text().strip()) for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
-    ]
+    sizes = [_bytes(path.read_text().strip()) for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")]
     return max(sizes, default=32 << 20)
 
 

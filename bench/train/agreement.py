@@ -72,9 +72,7 @@ def compare(
     )
 
 
-def _early(
-    losses: Sequence[float], reference: Sequence[float], control: Sequence[float]
-) -> Iterator[tuple[float, float]]:
+def _early(losses: Sequence[float], reference: Sequence[float], control: Sequence[float]) -> Iterator[tuple[float, float]]:
     deviation = 0.0
     for step, (loss, expected, perturbed) in enumerate(zip(losses, reference, control, strict=False)):
         deviation = max(deviation, abs(perturbed - expected), _RESOLUTION * abs(expected))

@@ -86,9 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=_positive, default=8, help="windows in a batch")
     parser.add_argument("--lr", type=float, default=2e-3, help="peak learning rate")
     parser.add_argument("--weight-decay", type=float, default=0.1, help="decay of matrices")
-    parser.add_argument(
-        "--evaluations", type=_positive, default=5, help="validations during a run, the last at its end"
-    )
+    parser.add_argument("--evaluations", type=_positive, default=5, help="validations during a run, the last at its end")
     parser.add_argument("--seed", type=int, default=0, help="of weights and batches")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--dtype", choices=_DTYPES, default="float32", help="of the parameters")

@@ -33,9 +33,7 @@ def table(runs: Sequence[Run], settings: Settings) -> str:
     )
 
 
-def document(
-    runs: Sequence[Run], agreements: Sequence[Agreement], corpus: Corpus, settings: Settings
-) -> dict[str, Any]:
+def document(runs: Sequence[Run], agreements: Sequence[Agreement], corpus: Corpus, settings: Settings) -> dict[str, Any]:
     """Everything that was measured, with what it takes to repeat it."""
     return {
         "schema": 1,

@@ -1,0 +1,102 @@
+"""The speeds this library is meant to reach, and whether a run reached them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from bench.runner.results import Row
+from bench.table import render
+
+Rows = dict[tuple[str, str], Row]
+Measure = Callable[[Rows], float]
+
+_OURS = "momentum"
+_BYTES_BF16_FP32_STATES, _BYTES_FP32 = 22, 28
+"""AdamW's traffic per parameter."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A figure that should not pass its limit; ``measure`` raises ``KeyError`` or ``TypeError`` where it is missing."""
+
+    text: str
+    measure: Measure
+    limit: float
+    at_least: bool = False
+
+    def met(self, measured: float) -> bool:
+        """Whether the figure is on the right side."""
+        return measured >= self.limit if self.at_least else measured <= self.limit
+
+
+def ratio(case: str) -> Measure:
+    """Time over the peer's."""
+    return lambda rows: _number(rows[case, _OURS].ratio)
+
+
+def share(case: str) -> Measure:
+    """Achieved bytes per second over the copy's."""
+    return lambda rows: _number(rows[case, _OURS].share)
+
+
+def versus(case: str, other: str, factor: float = 1.0) -> Measure:
+    """Time in a case over our time in another, divided by ``factor``."""
+    return lambda rows: _number(rows[case, _OURS].seconds) / _number(rows[other, _OURS].seconds) / factor
+
+
+def bit_equal(case: str, contender: str) -> Measure:
+    """1 if the bits were equal, 0 if not."""
+    return lambda rows: float(_number(rows[case, contender].verified))
+
+
+TARGETS = {
+    "cpu": (
+        Target("AdamW fp32 1 x 20M, time over torch fused", ratio("adamw-fp32-1x20m"), 1.0),
+        Target("  the same, as hoped for", ratio("adamw-fp32-1x20m"), 0.95),
+        Target("AdamW fp32 1000 x 4096, time over torch fused", ratio("adamw-fp32-1000x4096"), 0.35),
+        Target("AdamW fp32 148 GPT tensors, time over torch fused", ratio("adamw-fp32-148-gpt"), 0.9),
+        Target(
+            "bf16 parameters with fp32 states, time over fp32's by their bytes",
+            versus("adamw-bf16-fp32-states-1x20m", "adamw-fp32-1x20m", _BYTES_BF16_FP32_STATES / _BYTES_FP32),
+            1.15,
+        ),
+        Target("400 tiny tensors, time over torch fused", ratio("adamw-fp32-400-tiny"), 1.0),
+        Target("4000 tiny tensors, time over torch fused", ratio("adamw-fp32-4000-tiny"), 1.0),
+    ),
+    "cuda": (
+        *(
+            Target(f"AdamW {text} {size}, share of copy", share(f"adamw-{name}-1x{size.lower()}"), limit, at_least=True)
+            for size, limit in (("1B", 0.9), ("100M", 0.8))
+            for text, name in (("fp32", "fp32"), ("bf16", "bf16"), ("bf16 + fp32 states", "bf16-fp32-states"))
+        ),
+        Target("1000 x 100K, time over 1 x 100M", versus("adamw-fp32-1000x100k", "adamw-fp32-1x100m"), 1.1),
+        Target(
+            "capture and replay, bits equal",
+            bit_equal("adamw-fp32-148-gpt-graph", f"{_OURS}, replayed"),
+            1.0,
+            at_least=True,
+        ),
+    ),
+}
+
+
+def check(rows: Sequence[Row], device: str) -> str:
+    """A table of targets, measured figures and verdicts."""
+    by_name = {(row.case, row.contender): row for row in rows}
+    lines = []
+    for target in TARGETS[device]:
+        limit = f"{'>=' if target.at_least else '<='} {target.limit:g}"
+        try:
+            measured = target.measure(by_name)
+        except (KeyError, TypeError):
+            lines.append([target.text, limit, "-", "not measured"])
+        else:
+            lines.append([target.text, limit, f"{measured:.3f}", "met" if target.met(measured) else "NOT MET"])
+    return render(["target", "limit", "measured", ""], lines)
+
+
+def _number(value: float | None) -> float:
+    if value is None:
+        raise TypeError("not measured")
+    return value
