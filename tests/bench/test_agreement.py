@@ -6,7 +6,6 @@ import random
 
 import pytest
 import torch
-
 from bench.train.agreement import EARLY_STEPS, compare
 from bench.train.corpus import Corpus, standard_library
 from bench.train.loop import Run, Settings, build_model, perturb, train
