@@ -54,7 +54,6 @@ OPTIONAL: dict[str, tuple[Optional, ...]] = {
         Optional("flashoptim", "flashoptim", "FlashAdamW", devices=("cuda",), state_bytes=_BLOCK_FLASH),
         Optional("optimi", "optimi", "AdamW"),
         Optional("heavyball", "heavyball", "ForeachAdamW"),
-        Optional("pytorch_optimizer", "pytorch_optimizer", "AdamW"),
     ),
     "SGD": (
         Optional("apex", "apex.optimizers", "FusedSGD", {"momentum": 0.9}, ("cuda",)),
