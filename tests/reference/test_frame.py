@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from momentum.enums import Cautious, DecayMode
 from momentum.reference import (
     apply_step,
     cautious_mask,
@@ -16,16 +17,6 @@ from momentum.reference import (
     stable_spam,
     weight_average,
 )
-from momentum.reference.frame import (
-    DECOUPLED,
-    DECOUPLED_AFTER,
-    L2,
-    LR_DECOUPLED,
-    MASK,
-    NONE,
-    PROX,
-    RESCALED,
-)
 from momentum.reference.stable_spam import cosine_scale
 
 PARAM, GRAD, LR, WD = 2.0, 0.5, 0.25, 0.4
@@ -34,12 +25,12 @@ PARAM, GRAD, LR, WD = 2.0, 0.5, 0.25, 0.4
 @pytest.mark.parametrize(
     ("decay", "expected"),
     [
-        (NONE, PARAM - LR * GRAD),
-        (L2, PARAM - LR * (GRAD + WD * PARAM)),
-        (DECOUPLED, PARAM - LR * GRAD - LR * WD * PARAM),
-        (LR_DECOUPLED, PARAM - LR * GRAD - LR / 0.5 * WD * PARAM),
-        (PROX, (PARAM - LR * GRAD) / (1 + LR * WD)),
-        (DECOUPLED_AFTER, (PARAM - LR * GRAD) - LR * WD * (PARAM - LR * GRAD)),
+        (DecayMode.NONE, PARAM - LR * GRAD),
+        (DecayMode.L2, PARAM - LR * (GRAD + WD * PARAM)),
+        (DecayMode.DECOUPLED, PARAM - LR * GRAD - LR * WD * PARAM),
+        (DecayMode.LR_DECOUPLED, PARAM - LR * GRAD - LR / 0.5 * WD * PARAM),
+        (DecayMode.PROX, (PARAM - LR * GRAD) / (1 + LR * WD)),
+        (DecayMode.DECOUPLED_AFTER, (PARAM - LR * GRAD) - LR * WD * (PARAM - LR * GRAD)),
     ],
 )
 def test_decay(decay, expected):
@@ -51,7 +42,7 @@ def test_decay(decay, expected):
 def test_prox_minimises_its_model():
     """PROX solves min_x <g, x> + |x - p|^2 / (2 lr) + wd |x|^2 / 2: its gradient vanishes at the result."""
     param, grad = torch.randn(2, 9, dtype=torch.float64)
-    new, _ = apply_step(sgd, param, grad, {}, 1, lr=LR, weight_decay=WD, decay=PROX)
+    new, _ = apply_step(sgd, param, grad, {}, 1, lr=LR, weight_decay=WD, decay=DecayMode.PROX)
     assert (grad + (new - param) / LR + WD * new).abs().max() < 1e-14
 
 
@@ -65,15 +56,15 @@ def test_unscale_and_maximize():
 def test_cautious_keeps_what_agrees():
     update = torch.tensor([1.0, -2.0, 3.0, 0.0, 5.0]).double()
     grad = torch.tensor([1.0, 1.0, -1.0, 1.0, 0.5]).double()
-    assert cautious_mask(update, grad, MASK).tolist() == [1.0, 0.0, 0.0, 0.0, 5.0]
-    assert cautious_mask(update, grad, RESCALED).tolist() == pytest.approx([2.5, 0, 0, 0, 12.5])
+    assert cautious_mask(update, grad, Cautious.MASK).tolist() == [1.0, 0.0, 0.0, 0.0, 5.0]
+    assert cautious_mask(update, grad, Cautious.RESCALED).tolist() == pytest.approx([2.5, 0, 0, 0, 12.5])
 
 
 def test_cautious_share_has_a_floor():
     update = torch.ones(5000).double()
     grad = torch.full((5000,), -1.0).double()
     grad[0] = 1.0
-    assert cautious_mask(update, grad, RESCALED)[0].item() == pytest.approx(1000.0)
+    assert cautious_mask(update, grad, Cautious.RESCALED)[0].item() == pytest.approx(1000.0)
 
 
 def test_weight_average():

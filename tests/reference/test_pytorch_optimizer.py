@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from momentum.enums import DecayMode
 from momentum.reference import lion, spam, stable_spam
-from momentum.reference.frame import DECOUPLED, DECOUPLED_AFTER
 from momentum.reference.spam import warmup
 from reference.trajectory import SHAPES, assert_same_path, with_class, with_reference
 
@@ -39,7 +39,7 @@ def test_lion(shape, maximize):
         "beta1": 0.85,
         "beta2": 0.97,
         "weight_decay": 0.3,
-        "decay": DECOUPLED,
+        "decay": DecayMode.DECOUPLED,
         "maximize": maximize,
     }
     ours = with_reference(lion, {"exp_avg": None}, shape, STEPS, options)
@@ -76,7 +76,7 @@ def test_spam(shape, maximize):
         "beta2": 0.97,
         "eps": 1e-3,
         "weight_decay": 0.3,
-        "decay": DECOUPLED_AFTER,
+        "decay": DecayMode.DECOUPLED_AFTER,
         "maximize": maximize,
         "threshold": 20.0,
         "reset_interval": 30,
@@ -127,7 +127,7 @@ def test_stable_spam(shape, maximize):
         "beta2": 0.97,
         "eps": 1e-4,
         "weight_decay": 0.3,
-        "decay": DECOUPLED,
+        "decay": DecayMode.DECOUPLED,
         "maximize": maximize,
         "gamma1": 0.75,
         "gamma2": 0.9,

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from momentum.enums import DecayMode
 from momentum.reference import adam, sgd
-from momentum.reference.frame import DECOUPLED, L2
 from reference.trajectory import SHAPES, assert_same_path, with_class, with_reference
 
 STEPS = 40
@@ -45,7 +45,7 @@ def test_adam(shape, amsgrad, maximize, weight_decay, decoupled):
         "beta2": 0.95,
         "eps": 1e-3,
         "weight_decay": weight_decay,
-        "decay": DECOUPLED if decoupled else L2,
+        "decay": DecayMode.DECOUPLED if decoupled else DecayMode.L2,
         "maximize": maximize,
     }
     assert_same_path(with_reference(adam, states, shape, STEPS, options), theirs, TOLERANCE)
@@ -76,7 +76,7 @@ def test_sgd(shape, hypers, maximize, weight_decay):
     options = {
         "lr": 0.02,
         "weight_decay": weight_decay,
-        "decay": L2,
+        "decay": DecayMode.L2,
         "maximize": maximize,
         **hypers,
     }

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from momentum.enums import Cautious, DecayMode
 from momentum.reference.state import Rule, State
 
-NONE, L2, DECOUPLED, LR_DECOUPLED, PROX, DECOUPLED_AFTER = range(6)
-OFF, MASK, RESCALED = range(3)
 SMALLEST_SHARE = 1e-3
 
 
@@ -20,28 +19,28 @@ def apply_step(
     *,
     lr: float,
     weight_decay: float = 0.0,
-    decay: int = NONE,
+    decay: int = DecayMode.NONE,
     max_lr: float = 1.0,
     maximize: bool = False,
-    cautious: int = OFF,
+    cautious: int = Cautious.OFF,
     grad_scale: float = 1.0,
     **hypers: float,
 ) -> tuple[Tensor, State]:
     """Return the parameter and the state after step number ``step`` of ``rule``."""
     grad = (-grad if maximize else grad) / grad_scale
-    if decay == L2:
+    if decay == DecayMode.L2:
         grad = grad + weight_decay * param
     update, state = rule(grad, state, step, **hypers)
-    if cautious != OFF:
+    if cautious != Cautious.OFF:
         update = cautious_mask(update, grad, cautious)
     moved, shrink = lr * update, lr * weight_decay
-    if decay == DECOUPLED:
+    if decay == DecayMode.DECOUPLED:
         return param * (1 - shrink) - moved, state
-    if decay == LR_DECOUPLED:
+    if decay == DecayMode.LR_DECOUPLED:
         return param * (1 - shrink / max_lr) - moved, state
-    if decay == PROX:
+    if decay == DecayMode.PROX:
         return (param - moved) / (1 + shrink), state
-    if decay == DECOUPLED_AFTER:
+    if decay == DecayMode.DECOUPLED_AFTER:
         return (param - moved) * (1 - shrink), state
     return param - moved, state
 
@@ -53,7 +52,7 @@ def cautious_mask(update: Tensor, grad: Tensor, cautious: int) -> Tensor:
     """
     keep = update * grad > 0
     kept = update * keep
-    if cautious == MASK or not keep.numel():
+    if cautious == Cautious.MASK or not keep.numel():
         return kept
     return kept / keep.double().mean().clamp(min=SMALLEST_SHARE)
 
