@@ -1,0 +1,76 @@
+"""The step ops as one Python function that autograd can trust.
+
+``torch.ops.momentum.*`` mutate their arguments but, as C++ ops of the stable ABI, do not tell autograd. This layer does:
+it refuses to mutate tensors that autograd would have to follow, and bumps the version counters of what was written.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import increment_version
+
+_namespace = "momentum"
+
+
+@contextmanager
+def namespace(name: str) -> Iterator[None]:
+    """Call the ops of another namespace inside the ``with`` block (the tests' ``momentum_emulated``)."""
+    global _namespace
+    previous, _namespace = _namespace, name
+    try:
+        yield
+    finally:
+        _namespace = previous
+
+
+@functools.cache
+def _op(name: str, rule: str) -> Callable[..., None]:
+    op: Callable[..., None] = getattr(getattr(torch.ops, name), f"{rule}_").default
+    return op
+
+
+def step_(
+    rule: str,
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    states: Sequence[Sequence[Tensor]],
+    *,
+    residuals: Sequence[Tensor] = (),
+    ema_params: Sequence[Tensor] = (),
+    scalars: Sequence[Tensor] = (),
+    steps: Tensor,
+    totals: Tensor,
+    **options: Any,
+) -> None:
+    """Run one step of ``rule`` on a list of tensors, in place.
+
+    Parameters
+    ----------
+    rule
+        Name of the op without the trailing underscore, such as ``"adam"``.
+    params, grads, residuals, ema_params, scalars, steps, totals
+        As in the op's schema.
+    states
+        The rule's states in the order of the schema; an optional one may be empty.
+    **options
+        The op's keyword arguments.
+
+    Raises
+    ------
+    RuntimeError
+        In grad mode, when a tensor that would be written requires grad; and whatever the op refuses. Nothing is written.
+    """
+    written = [*params, *chain.from_iterable(states), *residuals, *ema_params, *scalars, steps]
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in written):
+        raise RuntimeError(
+            f"momentum::{rule}_ writes in place, and a tensor it would write requires grad: call it under torch.no_grad()"
+        )
+    _op(_namespace, rule)(params, grads, *states, residuals, ema_params, scalars, steps, totals, **options)
+    increment_version(written)

@@ -1,0 +1,302 @@
+"""The base of all optimizers of this package: everything but the rule."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar, cast, overload
+
+import torch
+from torch import Tensor
+from torch._compile import _disable_dynamo
+from torch.optim import Optimizer
+from torch.optim.optimizer import ParamsT
+
+from momentum.optim import _checkpoint
+from momentum.optim._launch import Settings
+from momentum.optim._options import COMMON_DEFAULTS, RESIDUALS, CommonOptions, Group, check_common, common_arguments
+from momentum.optim._plan import Entry, Plan
+from momentum.optim._rule import Rule
+
+
+class FusedOptimizer(Optimizer):
+    """One op call per step for all parameters of a device, whatever their number, dtypes and groups.
+
+    Parameter groups whose options agree except for ``lr`` and ``weight_decay`` share a call. Parameters may be float32,
+    bfloat16, float16 or float64, mixed; gradients and states have dtypes of their own. Nothing waits for the device, so a
+    step can be captured in a CUDA graph; numbers that change between replays must then be tensors.
+
+    Parameters
+    ----------
+    params
+        Parameters, named parameters, or parameter groups, as in :class:`torch.optim.Optimizer`.
+    defaults
+        The optimizer's own options; groups may override them.
+    options
+        The options of :class:`~momentum.optim.CommonOptions`; groups may override them.
+
+    Notes
+    -----
+    *Mixed precision.* ``torch.amp.GradScaler`` passes its scale and its verdict on overflow to the op, which unscales in
+    registers: ``param.grad`` keeps the scaled gradient after the step. After ``scaler.unscale_`` it is the unscaled one.
+
+    *Stepping inside backward.* :meth:`step_param` steps one parameter, so that its gradient need not live until the whole
+    backward pass is over::
+
+        def step_and_free(param):
+            optimizer.step_param(param)
+            param.grad = None
+
+        for param in model.parameters():
+            param.register_post_accumulate_grad_hook(step_and_free)
+
+    ``loss.backward()`` is then the whole iteration: no ``optimizer.step()``, no ``zero_grad()``. Gradients can neither be
+    accumulated over several backward passes nor clipped by their global norm, and ``GradScaler`` cannot be used.
+
+    *Sharded parameters.* :class:`~torch.distributed.tensor.DTensor` parameters (FSDP2, tensor parallelism) are stepped
+    shard by shard; their states are DTensors, so ``torch.distributed.checkpoint`` saves and reshards them. A rule that
+    reduces over a tensor adds one all-reduce per reduction for the whole list; random bits depend on the position of an
+    element in the whole tensor, not on how it is sharded.
+    """
+
+    _rule: ClassVar[Rule]
+    _step_supports_amp_scaling = True
+
+    def __init__(self, params: ParamsT, defaults: dict[str, Any], options: CommonOptions) -> None:
+        unknown = options.keys() - COMMON_DEFAULTS.keys()
+        if unknown:
+            raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {min(unknown)!r}")
+        self._plans: dict[Tensor | None, Plan] = {}
+        self._swapped = False
+        super().__init__(params, {**COMMON_DEFAULTS, **options, **defaults})
+
+    # What a subclass says about its rule.
+
+    def _rule_of(self, group: Group) -> Rule:
+        """Return the op that steps ``group``."""
+        return self._rule
+
+    def _kept_states(self, group: Group) -> tuple[str, ...]:
+        """Return which of the rule's states ``group`` keeps."""
+        return self._rule_of(group).states
+
+    def _hypers(self, group: Group) -> dict[str, Any]:
+        """Return the rule's hyper-parameters, by their names in the op's schema."""
+        raise NotImplementedError
+
+    def _check_group(self, group: Group) -> None:
+        """Raise where an option of the subclass is invalid in ``group``."""
+        raise NotImplementedError
+
+    # Groups.
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a parameter group; its options are checked before anything changes."""
+        if isinstance(param_group, dict) and not isinstance(param_group["params"], set):  # else refused by torch
+            params = param_group["params"]
+            param_group["params"] = [params] if isinstance(params, Tensor) else list(params)
+            tensors = [p[1] if isinstance(p, tuple) else p for p in param_group["params"]]
+            if len(set(map(id, tensors))) != len(tensors):
+                raise ValueError("a parameter appears more than once in a parameter group")
+            if any(isinstance(p, Tensor) and p.is_complex() for p in tensors):
+                raise ValueError(f"{type(self).__name__} does not support complex parameters")
+            self._check(self.defaults | param_group)
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        if group["weight_decay_mode"] == "lr_decoupled" and group["max_lr"] is None:
+            group["max_lr"] = float(group["lr"])
+
+    def _check(self, group: Group) -> None:
+        if isinstance(group.get("betas"), list):
+            group["betas"] = tuple(group["betas"])  # a list could be edited without anyone noticing
+        self._check_group(group)
+        check_common(group, self._rule_of(group).states)
+
+    def settings(self, group: Group) -> Settings:
+        """Return what ``group`` asks of its op, after checking it."""
+        self._check(group)
+        if group["weight_decay_mode"] == "lr_decoupled" and group["max_lr"] is None:
+            group["max_lr"] = float(group["lr"])
+        return Settings(
+            rule=self._rule_of(group),
+            states=self._kept_states(group),
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            arguments=common_arguments(group) | self._hypers(group),
+            residual=RESIDUALS[group["compensation"]],
+            ema=group["ema_decay"] is not None,
+            seed=group["seed"],
+        )
+
+    # Steps.
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Update all parameters that have a gradient.
+
+        Parameters
+        ----------
+        closure
+            Evaluates the model again and returns the loss, which is returned.
+
+        Raises
+        ------
+        ValueError, TypeError
+            When an option was set to something invalid.
+        RuntimeError
+            When a gradient or a state does not fit its parameter. The call that refuses writes nothing.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        self._advance(None)
+        return loss
+
+    @torch.no_grad()
+    def step_param(self, param: Tensor) -> None:
+        """Update one parameter now, as :meth:`step` would; meant for hooks that run during the backward pass.
+
+        Parameters
+        ----------
+        param
+            A parameter of this optimizer. Without a gradient nothing happens.
+        """
+        self._advance(param)
+        self._opt_called = True  # what LR schedulers look at to warn about a missing step
+
+    @_disable_dynamo
+    def _advance(self, param: Tensor | None) -> None:
+        # Popped while in use: a failure leaves no plan behind that might be half made.
+        plan = self._plans.pop(param, None)
+        lists = plan.collect() if plan is not None and plan.holds(self) else None
+        if plan is None or lists is None:
+            plan = Plan(self, self._entries(param), whole=param is None)
+            lists = plan.collect()
+        if lists is None:
+            raise RuntimeError(f"{type(self).__name__}: the state of a parameter holds something that is not a tensor")
+        try:
+            if self._swapped:
+                raise RuntimeError("step() inside swap_ema(): the parameters hold their averages")
+            grad_scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
+            for launch, tensors in zip(plan.launches, lists, strict=True):
+                launch.run(tensors, grad_scale, found_inf)
+        except BaseException:
+            for launch in plan.launches:
+                launch.discard(self.state)
+            for entry in self._entries(param):
+                self.check_tensors(entry.number, entry.param)
+            raise
+        self._plans[param] = plan
+
+    def _entries(self, only: Tensor | None) -> list[Entry]:
+        entries = []
+        index = 0
+        for i, group in enumerate(self.param_groups):
+            for place, param in enumerate(group["params"]):
+                if only is None or param is only:
+                    entries.append(Entry(i, place, index, param))
+                index += 1
+        if only is not None and not entries:
+            raise ValueError("the tensor is not a parameter of this optimizer")
+        return entries
+
+    def check_tensors(self, index: int, param: Tensor) -> None:
+        """Raise where parameter number ``index`` or its gradient is of a kind that no rule can step."""
+        for kind, tensor in (("parameter", param), ("the gradient of parameter", param.grad)):
+            if tensor is None:
+                continue
+            if tensor.is_complex():
+                raise RuntimeError(f"{type(self).__name__}: {kind} {index} is complex, which is not supported")
+            if tensor.layout != torch.strided:
+                raise RuntimeError(f"{type(self).__name__}: {kind} {index} is sparse, which is not supported")
+
+    # The average of the weights.
+
+    def ema_params(self) -> Iterator[Tensor]:
+        """Yield, in the order of the parameters, their averages; the parameter itself where it was never stepped."""
+        for entry in self._entries(None):
+            yield self.state.get(entry.param, {}).get("ema", entry.param.detach())
+
+    @contextmanager
+    def swap_ema(self) -> Iterator[None]:
+        """Put the averaged weights into the parameters inside the ``with`` block, for evaluation or export.
+
+        The parameters get their own values back, bit for bit, when the block is left. They are copied for that time.
+        """
+        if self._swapped:
+            raise RuntimeError("swap_ema() inside swap_ema()")
+        averaged = [(p, s["ema"]) for p, s in self.state.items() if "ema" in s]
+        with torch.no_grad():
+            own = [p.clone() for p, _ in averaged]
+            for param, ema in averaged:
+                param.copy_(ema)
+        self._swapped = True
+        try:
+            yield
+        finally:
+            self._swapped = False
+            with torch.no_grad():
+                for (param, _), value in zip(averaged, own, strict=True):
+                    param.copy_(value)
+
+    # Saving, loading and copying.
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state as :meth:`torch.optim.Optimizer.state_dict` does, by reference.
+
+        It can be loaded by the class of the same name in ``torch.optim``, where there is one.
+        """
+        saved = super().state_dict()
+        for group in saved["param_groups"]:
+            group.update(self._torch_options(group))
+        return saved
+
+    def _torch_options(self, group: Group) -> dict[str, Any]:
+        """Return what torch's class of the same name needs in a saved group and this one says otherwise."""
+        return {}
+
+    def adopt_torch_options(self, group: Group, own: Group) -> None:
+        """Translate what :meth:`_torch_options` adds, in a group that is being loaded over ``own``."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state saved by this class or by torch's class of the same name.
+
+        Options of the parameter groups are taken over where the saved ones have them. States keep the dtype they were
+        saved with, and are not copied when they are on the right device already.
+
+        Raises
+        ------
+        ValueError
+            When the state does not fit: other groups or shapes, a missing or an unknown state. Nothing has changed then.
+        """
+        state_dict = state_dict.copy()
+        for pre_hook in self._optimizer_load_state_dict_pre_hooks.values():
+            state_dict = cast("Any", pre_hook)(self, state_dict) or state_dict
+        self.__setstate__(_checkpoint.read(self, state_dict))
+        for post_hook in self._optimizer_load_state_dict_post_hooks.values():
+            cast("Any", post_hook)(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Step counts are views of one tensor: pickled as they are, each would carry all of it.
+        state = super().__getstate__()
+        state["state"] = defaultdict(dict)
+        for param, values in self.state.items():
+            step = values.get("step")
+            state["state"][param] = values | {"step": step.clone()} if isinstance(step, Tensor) else values
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:
+            for name, value in self.defaults.items():
+                group.setdefault(name, value)
+        self._plans = {}
+        self._swapped = False

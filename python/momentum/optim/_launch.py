@@ -1,0 +1,244 @@
+"""One call of an op: which tensors go in it, and with which arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from momentum import _ops
+from momentum.enums import Cautious, Residual, Rounding
+from momentum.optim import _sharding
+from momentum.optim._options import check_rates
+from momentum.optim._rule import Reduction, Rule
+from momentum.optim._totals import Totals
+
+RESIDUAL_NAMES = {Residual.KAHAN: "compensation", Residual.MASTER: "master_param"}
+CAUTIOUS_COUNT = Reduction("sum", mean=True)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What one parameter group asks of an op.
+
+    Attributes
+    ----------
+    rule
+        The op.
+    states
+        Which of the rule's states are kept.
+    lr, weight_decay
+        Numbers or tensors; the groups of one call may differ in them.
+    arguments
+        The other keyword arguments, the same for all groups of a call. Hyper-parameters may be tensors.
+    residual
+        What is kept beside parameters of low precision.
+    ema
+        Whether the average of the weights is kept.
+    seed
+        From which the seeds of the group's parameters derive.
+    """
+
+    rule: Rule
+    states: tuple[str, ...]
+    lr: float | Tensor
+    weight_decay: float | Tensor
+    arguments: dict[str, Any]
+    residual: Residual
+    ema: bool
+    seed: int
+
+    @cached_property
+    def key(self) -> Hashable:
+        """Groups with equal keys can go in one call."""
+        arguments = tuple((k, id(v) if isinstance(v, Tensor) else v) for k, v in self.arguments.items())
+        kinds = isinstance(self.lr, Tensor), isinstance(self.weight_decay, Tensor)
+        return self.rule, self.states, self.residual, self.ema, kinds, arguments
+
+    def with_rates(self, lr: float | Tensor, weight_decay: float | Tensor) -> Settings:
+        """Return the settings with another learning rate and weight decay."""
+        check_rates(lr, weight_decay)
+        changed = replace(self, lr=lr, weight_decay=weight_decay)
+        if (type(lr), type(weight_decay)) == (type(self.lr), type(self.weight_decay)):
+            changed.__dict__["key"] = self.key  # does not contain the numbers; hashing it anew costs more than the rest
+        return changed
+
+    def residual_of(self, param: Tensor) -> Residual:
+        """Return what is kept beside ``param``."""
+        return self.residual if param.dtype in (torch.bfloat16, torch.float16) else Residual.NONE
+
+    def same_tensors(self, other: Settings) -> bool:
+        """Return whether the same tensors are needed under ``other``, so that a plan survives the change."""
+        return all(getattr(self, name) == getattr(other, name) for name in ("rule", "states", "residual", "ema", "seed"))
+
+
+class Member(NamedTuple):
+    """One tensor of a launch: its parameter, the group it belongs to, its state, its seed, and whether the state is new."""
+
+    param: Tensor
+    group: int
+    state: dict[str, Any]
+    seed: int
+    is_new: bool
+
+
+class Launch:
+    """The members of one call and everything about them that does not change from step to step."""
+
+    def __init__(self, members: Sequence[Member], settings: Mapping[int, Settings]) -> None:
+        first = settings[members[0].group]
+        self._rule = first.rule
+        self._members = members
+        self._runs = [(group, len(list(run))) for group, run in groupby(member.group for member in members)]
+        self._params = [member.param for member in members]
+        self._states = [member.state for member in members]
+        self._device = self._params[0].device
+        self._residual = first.residual_of(self._params[0])
+        self._residual_name = RESIDUAL_NAMES.get(self._residual)
+        self._names = [name if name in first.states else None for name in first.rule.states]
+        self._ema = first.ema
+        self._sharded = any(map(_sharding.is_sharded, self._params))
+
+        reductions = [*first.rule.reductions]
+        if first.arguments["cautious"] == Cautious.RESCALED:
+            reductions.append(CAUTIOUS_COUNT)
+        self._totals = Totals(self._params, reductions, self._device)
+        # What the choice of tensors above rests on and module.to() or `p.data = ...` can change.
+        self._dtypes = [p.dtype for p in self._params] if first.residual != Residual.NONE else []
+        self._shapes = [p.shape for p in self._params] if any(r.axis >= 0 for r in reductions) else []
+        self._ran = False
+        self.update(settings)
+        self._pack_steps()
+
+    def _pack_steps(self) -> None:
+        """Move the step counts into one tensor and make every ``state["step"]`` a view of it.
+
+        The op reads and writes that tensor alone. Its last element is the launch's own and not a count.
+        """
+        steps = torch.zeros(len(self._states) + 1, dtype=torch.float32, device=self._device)
+        counts = [state.get("step", 0.0) for state in self._states]
+        if any(isinstance(count, Tensor) for count in counts):
+            tensors = [torch.as_tensor(_sharding.local(c), dtype=torch.float32, device=self._device) for c in counts]
+            steps[:-1] = torch.stack([tensor.reshape(()) for tensor in tensors])
+        else:
+            steps[:-1] = torch.tensor(counts)
+        views = steps.unbind()
+        self._addresses = [view.data_ptr() for view in views[:-1]]
+        for state, view in zip(self._states, views, strict=False):
+            state["step"] = view
+        self._steps = steps
+
+    def update(self, settings: Mapping[int, Settings]) -> None:
+        """Take over the numbers of ``settings``; the tensors stay."""
+        first = settings[self._runs[0][0]]
+        self._lr = Rate([(settings[group].lr, count) for group, count in self._runs])
+        self._weight_decay = Rate([(settings[group].weight_decay, count) for group, count in self._runs])
+        self._arguments = {k: v for k, v in first.arguments.items() if not isinstance(v, Tensor)}
+        self._arguments |= {"lr": self._lr.numbers, "weight_decay": self._weight_decay.numbers}
+        self._arguments["residual"] = int(self._residual)
+        self._tensors = {f"{k}_tensor": v for k, v in first.arguments.items() if isinstance(v, Tensor)}
+        if first.arguments["rounding"] == Rounding.STOCHASTIC:
+            self._arguments["seeds"] = [member.seed for member in self._members]
+            if self._sharded:
+                self._arguments["shards"] = [n for p in self._params for n in _sharding.philox_layout(p)]
+
+    def collect(self) -> list[list[Tensor]] | None:
+        """Return gradients, states, residuals, averages and scalars as they are now; None where the launch is out of date.
+
+        Everything is read anew from ``param.grad`` and the state dictionaries: whatever the user put there is what is
+        used. Only the step counts are held here, so it is checked that the user's are still the ones held.
+        """
+        params = self._params
+        grads = [grad for p in params if (grad := p.grad) is not None]
+        if len(grads) != len(params):
+            return None
+        if self._dtypes and [p.dtype for p in params] != self._dtypes:
+            return None
+        if self._shapes and [p.shape for p in params] != self._shapes:
+            return None
+        states = self._states
+        try:
+            if [state["step"].data_ptr() for state in states] != self._addresses:
+                return None
+            return [
+                grads,
+                *([state[name] for state in states] if name else [] for name in self._names),
+                [state[self._residual_name] for state in states] if self._residual_name else [],
+                [state["ema"] for state in states] if self._ema else [],
+                [state["scalars"] for state in states] if self._rule.scalars else [],
+            ]
+        except (KeyError, AttributeError):
+            return None
+
+    def run(self, lists: list[list[Tensor]], grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
+        """Call the op on the ``lists`` that :meth:`collect` returned."""
+        params = self._params
+        if self._sharded:
+            _sharding.check_grads(params, lists[0])
+            params, *lists = ([_sharding.local(tensor) for tensor in tensors] for tensors in (params, *lists))
+        grads, *states, residuals, ema_params, scalars = lists
+        device = self._device
+        tensors = {name: on_device(tensor, device) for name, tensor in self._tensors.items()}
+        for stage in self._totals.stages():
+            _ops.step_(
+                self._rule.op,
+                params,
+                grads,
+                states,
+                residuals=residuals,
+                ema_params=ema_params,
+                scalars=scalars,
+                steps=self._steps,
+                totals=self._totals.tensor,
+                stage=stage,
+                lr_tensor=self._lr.tensor(device),
+                weight_decay_tensor=self._weight_decay.tensor(device),
+                grad_scale=None if grad_scale is None else on_device(grad_scale, device),
+                found_inf=None if found_inf is None else on_device(found_inf, device),
+                **tensors,
+                **self._arguments,
+            )
+        self._ran = True
+
+    def discard(self, state: dict[Tensor, Any]) -> None:
+        """Remove from the optimizer's ``state`` what was made for a first step that was then refused."""
+        for member in self._members:
+            if member.is_new and not self._ran:
+                state.pop(member.param, None)
+
+
+class Rate:
+    """A learning rate or weight decay, one per tensor of a launch: numbers, or tensors that are read at each step."""
+
+    def __init__(self, runs: list[tuple[float | Tensor, int]]) -> None:
+        self._sources = list({id(value): value for value, _ in runs if isinstance(value, Tensor)}.values())
+        self.numbers = [0.0]
+        if self._sources:
+            places = {id(source): i for i, source in enumerate(self._sources)}
+            self._index = torch.tensor([places[id(value)] for value, count in runs for _ in range(count)])
+        elif len({value for value, _ in runs}) == 1:
+            self.numbers = [float(runs[0][0])]
+        else:
+            self.numbers = [number for value, count in runs for number in [float(value)] * count]
+
+    def tensor(self, device: torch.device) -> Tensor | None:
+        """Return the current values on ``device``, 0-dimensional where all tensors share one."""
+        if not self._sources:
+            return None
+        sources = [on_device(source, device) for source in self._sources]
+        if len(sources) == 1:
+            return sources[0]
+        self._index = self._index.to(device)
+        return torch.stack(sources).index_select(0, self._index)
+
+
+def on_device(number: Tensor, device: torch.device) -> Tensor:
+    """Return a one-element tensor as an op reads it: 0-dimensional, float32 or float64, on ``device``."""
+    number = _sharding.replicated(number)
+    dtype = number.dtype if number.dtype == torch.float64 else torch.float32
+    return number.to(device, dtype, non_blocking=True).reshape(())

@@ -1,0 +1,93 @@
+"""Where a launch reduces to, and how the totals of tensors that are spread over several processes are completed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from momentum.optim import _sharding
+from momentum.optim._rule import Reduction
+
+
+class Totals:
+    """The ``totals`` of an op: reduction by reduction, tensor by tensor, one float64 per tensor, row or column.
+
+    Parameters
+    ----------
+    params
+        The parameters of the launch, DTensors or not.
+    reductions
+        What is reduced before the map, in order.
+    device
+        Where the tensors are.
+    """
+
+    def __init__(self, params: Sequence[Tensor], reductions: Sequence[Reduction], device: torch.device) -> None:
+        self._layouts = [_Layout(params, reduction, device) for reduction in reductions]
+        self._spread = any(layout.parts for layout in self._layouts)
+        self.tensor = torch.zeros(sum(layout.size for layout in self._layouts), dtype=torch.float64, device=device)
+
+    def stages(self) -> Iterator[int]:
+        """Yield the ``stage`` of each call of the op that makes up one step, and complete the totals between them."""
+        if not self._spread:
+            yield -1
+            return
+        slices = torch.split(self.tensor, [layout.size for layout in self._layouts])
+        for k, (layout, totals) in enumerate(zip(self._layouts, slices, strict=True)):
+            totals.zero_()  # an empty shard adds nothing
+            yield 2 * k
+            layout.complete(totals)
+            yield 2 * k + 1
+        yield 2 * len(slices)
+
+
+class _Layout:
+    """The totals of one reduction: how many, and which are parts of a whole, by process group."""
+
+    def __init__(self, params: Sequence[Tensor], reduction: Reduction, device: torch.device) -> None:
+        self._combine = reduction.combine
+        self.size = 0
+        self.parts: dict[Any, Tensor] = {}
+        ranges: dict[Any, list[Tensor]] = {}
+        shares = []
+        for param in params:
+            count, reduced = _extent(_sharding.local(param).shape, reduction.axis)
+            for group in _groups(param, reduction.axis):
+                ranges.setdefault(group, []).append(torch.arange(self.size, self.size + count))
+            self.size += count
+            shares.append(torch.full((count,), reduced / max(_extent(param.shape, reduction.axis)[1], 1), dtype=torch.float64))
+        self.parts = {group: torch.cat(indices).to(device) for group, indices in ranges.items()}
+        self._shares = torch.cat(shares).to(device) if self.parts and reduction.mean else None
+
+    def complete(self, totals: Tensor) -> None:
+        """Combine the parts, with one all-reduce per process group."""
+        from torch.distributed import ReduceOp, all_reduce
+
+        combine = ReduceOp.MAX if self._combine == "max" else ReduceOp.SUM
+        for group, index in self.parts.items():
+            part = totals.index_select(0, index)
+            all_reduce(part, combine, group)
+            totals.index_copy_(0, index, part)
+        if self._shares is not None:
+            totals.mul_(self._shares)  # the op divides by the size of the shard
+
+
+def _extent(shape: Sequence[int], axis: int) -> tuple[int, int]:
+    """Return how many totals a tensor has and how many elements each one sums."""
+    rows, columns = (shape[0], prod(shape[1:])) if len(shape) else (1, 1)
+    return {-1: (1, rows * columns), 0: (columns, rows), 1: (rows, columns)}[axis]
+
+
+def _groups(param: Tensor, axis: int) -> list[Any]:
+    """Return the process groups over which the totals of ``param`` are spread."""
+    if not _sharding.is_sharded(param):
+        return []
+    return [
+        param.device_mesh.get_group(mesh_dim)  # type: ignore[attr-defined]
+        for mesh_dim, dim in _sharding.sharded_dims(param)  # type: ignore[arg-type]
+        if axis == -1 or (dim == 0) == (axis == 0)
+    ]
