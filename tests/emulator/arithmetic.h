@@ -34,8 +34,7 @@ inline unsigned __brev(unsigned x) {
 inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector) {
   const std::uint64_t bytes = std::uint64_t{y} << 32 | x;
   unsigned chosen = 0;
-  for (unsigned i = 0; i < 4; ++i)
-    chosen |= static_cast<unsigned>(bytes >> (selector >> 4 * i & 7) * 8 & 0xff) << 8 * i;
+  for (unsigned i = 0; i < 4; ++i) chosen |= static_cast<unsigned>(bytes >> (selector >> 4 * i & 7) * 8 & 0xff) << 8 * i;
   return chosen;
 }
 inline unsigned __funnelshift_l(unsigned low, unsigned high, unsigned shift) {

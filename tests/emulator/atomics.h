@@ -12,16 +12,15 @@ namespace momentum::emulator {
 // Replaces *address by next(*address) and returns what was there.
 template <class T, class Next>
 T update_atomically(T* address, Next next) {
-  using Bits = std::conditional_t<sizeof(T) == 2, std::uint16_t,
-                                  std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>>;
+  using Bits =
+      std::conditional_t<sizeof(T) == 2, std::uint16_t, std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>>;
   static_assert(sizeof(Bits) == sizeof(T));
   auto* bits = reinterpret_cast<Bits*>(address);
   Bits seen = __atomic_load_n(bits, __ATOMIC_RELAXED);
   for (;;) {
     const T old = std::bit_cast<T>(seen);
     const T replacement = next(old);
-    if (__atomic_compare_exchange_n(bits, &seen, std::bit_cast<Bits>(replacement), false, __ATOMIC_RELAXED,
-                                    __ATOMIC_RELAXED))
+    if (__atomic_compare_exchange_n(bits, &seen, std::bit_cast<Bits>(replacement), false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
       return old;
   }
 }

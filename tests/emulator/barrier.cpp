@@ -17,7 +17,7 @@ struct Generation {
   unsigned votes = 0;
   Vote vote = Vote::none;
   std::source_location where;
-  char happens_before = 0;
+  SyncPoint point;
 };
 
 Generation generations[2];
@@ -28,8 +28,7 @@ void complete() {
   generations[current_generation].arrived = 0;
   generations[current_generation].votes = 0;
   for (unsigned linear = 0; linear < block.threads; ++linear)
-    if (Thread& waiting = thread(linear); waiting.state == State::waiting && waiting.wait == Wait::barrier)
-      wake(waiting);
+    if (Thread& waiting = thread(linear); waiting.state == State::waiting && waiting.wait == Wait::barrier) wake(waiting);
 }
 
 bool everyone_arrived(const Generation& generation) {
@@ -61,7 +60,7 @@ int barrier(Vote vote, bool predicate, const std::source_location& where) {
     fail("divergent barrier: this thread reached " + place(where) + " while " + std::to_string(mine.arrived) +
          " others of its block wait at " + place(mine.where));
   }
-  release(&mine.happens_before);
+  mine.point.release(block.half);
   ++mine.arrived;
   mine.votes += predicate;
   if (everyone_arrived(mine)) {
@@ -69,7 +68,7 @@ int barrier(Vote vote, bool predicate, const std::source_location& where) {
   } else {
     suspend(Wait::barrier, where);
   }
-  acquire(&mine.happens_before);
+  mine.point.acquire(block.half);
   return outcome(mine);
 }
 

@@ -1,5 +1,7 @@
 #include "control.h"
 
+#include <string>
+
 #include "report.h"
 #include "schedule.h"
 
@@ -9,14 +11,16 @@ namespace {
 
 int multiprocessor_count = 4;
 bool is_capturing = false;
-std::int64_t launches = 0, blocks = 0, parameter_bytes = 0;
+struct Counters {
+  std::int64_t launches = 0, blocks = 0, parameter_bytes = 0;
+} counters;
 
 }  // namespace
 
 void count_launch(const Launch& launch) {
-  ++launches;
-  blocks += std::int64_t{launch.grid.x} * launch.grid.y * launch.grid.z;
-  parameter_bytes += static_cast<std::int64_t>(launch.parameter_bytes);
+  ++counters.launches;
+  counters.blocks += std::int64_t{launch.grid.x} * launch.grid.y * launch.grid.z;
+  counters.parameter_bytes += static_cast<std::int64_t>(launch.parameter_bytes);
 }
 
 int multiprocessors() { return multiprocessor_count; }
@@ -32,7 +36,7 @@ void momentum_emulator_set_order(int order, std::uint64_t seed) {
 }
 void momentum_emulator_set_multiprocessors(int count) { multiprocessor_count = count; }
 void momentum_emulator_set_capturing(int value) { is_capturing = value != 0; }
-void momentum_emulator_reset_counters() { launches = blocks = parameter_bytes = 0; }
-std::int64_t momentum_emulator_launches() { return launches; }
-std::int64_t momentum_emulator_blocks() { return blocks; }
-std::int64_t momentum_emulator_parameter_bytes() { return parameter_bytes; }
+void momentum_emulator_reset_counters() { counters = {}; }
+std::int64_t momentum_emulator_launches() { return counters.launches; }
+std::int64_t momentum_emulator_blocks() { return counters.blocks; }
+std::int64_t momentum_emulator_parameter_bytes() { return counters.parameter_bytes; }

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "scheduler.h"
+#include "launch.h"
 
 extern "C" {
 

@@ -23,27 +23,24 @@ Fiber* arriving = nullptr;
 }  // namespace
 
 Stack allocate_stack() {
+  constexpr std::size_t bytes = 512 * 1024;
   const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
-  void* mapping =
-      mmap(nullptr, stack_bytes + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* mapping = mmap(nullptr, bytes + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (mapping == MAP_FAILED || mprotect(mapping, page, PROT_NONE) != 0) fail("cannot allocate a stack");
-  return {static_cast<char*>(mapping) + page};
+  return {static_cast<char*>(mapping) + page, bytes};
 }
 
 void adopt_caller(Fiber& fiber) {
-  fiber.stack_bottom = nullptr;
+  fiber.stack = {};
   if (under_tsan()) fiber.tsan_fiber = __tsan_get_current_fiber();
 }
 
 void entered() {
   if (!__sanitizer_finish_switch_fiber) return;
   const void* bottom = nullptr;
-  std::size_t size = 0;
-  __sanitizer_finish_switch_fiber(arriving->asan_fake_stack, &bottom, &size);
-  if (departed->stack_bottom == nullptr) {
-    departed->stack_bottom = bottom;
-    departed->stack_size = size;
-  }
+  std::size_t bytes = 0;
+  __sanitizer_finish_switch_fiber(arriving->asan_fake_stack, &bottom, &bytes);
+  if (!departed->stack.bottom) departed->stack = {static_cast<const char*>(bottom), bytes};
 }
 
 #if defined(__x86_64__)
@@ -75,10 +72,8 @@ momentum_emulator_switch:
 .size momentum_emulator_switch, . - momentum_emulator_switch
 )");
 
-void prepare(Fiber& fiber, Stack stack, void (*entry)()) {
-  fiber.stack_bottom = stack.bottom;
-  fiber.stack_size = stack_bytes;
-  auto** top = reinterpret_cast<void**>(stack.bottom + stack_bytes);
+void prepare(Fiber& fiber, void (*entry)()) {
+  auto** top = reinterpret_cast<void**>(const_cast<char*>(fiber.stack.bottom) + fiber.stack.bytes);
   *--top = nullptr;  // the entry's return address: ends backtraces, and aligns the stack as a call would
   *--top = reinterpret_cast<void*>(entry);
   for (int saved = 0; saved < 6; ++saved) *--top = nullptr;
@@ -89,13 +84,11 @@ static void jump(Fiber& from, Fiber& to) { momentum_emulator_switch(&from.stack_
 
 #else
 
-void prepare(Fiber& fiber, Stack stack, void (*entry)()) {
-  fiber.stack_bottom = stack.bottom;
-  fiber.stack_size = stack_bytes;
+void prepare(Fiber& fiber, void (*entry)()) {
   auto* context = fiber.stack_pointer ? static_cast<ucontext_t*>(fiber.stack_pointer) : new ucontext_t;
   getcontext(context);
-  context->uc_stack.ss_sp = stack.bottom;
-  context->uc_stack.ss_size = stack_bytes;
+  context->uc_stack.ss_sp = const_cast<char*>(fiber.stack.bottom);
+  context->uc_stack.ss_size = fiber.stack.bytes;
   context->uc_link = nullptr;
   makecontext(context, entry, 0);
   fiber.stack_pointer = context;
@@ -112,7 +105,7 @@ void switch_fiber(Fiber& from, Fiber& to, bool forever) {
   departed = &from;
   arriving = &to;
   if (__sanitizer_start_switch_fiber)
-    __sanitizer_start_switch_fiber(forever ? nullptr : &from.asan_fake_stack, to.stack_bottom, to.stack_size);
+    __sanitizer_start_switch_fiber(forever ? nullptr : &from.asan_fake_stack, to.stack.bottom, to.stack.bytes);
   constexpr unsigned without_synchronisation = 1;
   if (under_tsan()) __tsan_switch_to_fiber(to.tsan_fiber, without_synchronisation);
   jump(from, to);

@@ -43,19 +43,18 @@ inline int __syncthreads_or(int predicate, std::source_location where = std::sou
 namespace momentum::emulator {
 
 // Fences of one scope are totally ordered: all that was written before an earlier one is visible after a later one.
-inline char block_fence, device_fence;
-
-inline void fence(char& scope) {
-  release(&scope);
-  acquire(&scope);
-}
+inline SyncPoint block_fence, device_fence;
 
 }  // namespace momentum::emulator
 
-inline void __threadfence_block() { momentum::emulator::fence(momentum::emulator::block_fence); }
+inline void __threadfence_block() {
+  momentum::emulator::block_fence.release(momentum::emulator::block.half);
+  momentum::emulator::block_fence.acquire(momentum::emulator::block.half);
+}
 inline void __threadfence() {
-  momentum::emulator::fence(momentum::emulator::block_fence);
-  momentum::emulator::fence(momentum::emulator::device_fence);
+  __threadfence_block();
+  momentum::emulator::device_fence.release();
+  momentum::emulator::device_fence.acquire();
 }
 inline void __threadfence_system() { __threadfence(); }
 inline void __nanosleep(unsigned) {}

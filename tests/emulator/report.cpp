@@ -8,6 +8,7 @@
 #include <map>
 #include <tuple>
 
+#include "launch.h"
 #include "scheduler.h"
 #include "warp.h"
 

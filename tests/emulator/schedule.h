@@ -14,6 +14,7 @@ class Schedule {
   Schedule() = default;
   explicit Schedule(std::uint64_t count);
 
+  std::uint64_t count() const { return count_; }
   std::uint64_t operator[](std::uint64_t step) const;
 
  private:

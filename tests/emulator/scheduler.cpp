@@ -1,19 +1,19 @@
-// Runs a launch: blocks one after another, the threads of a block interleaved at the places where they wait.
+// The threads of a block, interleaved at the places where they wait.
+//
+// Under TSan every thread has a fiber of its own, with a stack that nobody else uses. There are two such sets, and
+// consecutive blocks alternate between them: were the same fibers to run the next block, its threads would be ordered
+// after those of the last one, and a race between blocks could not be seen.
 #include "scheduler.h"
 
 #include <array>
-#include <map>
 #include <memory>
-#include <mutex>
-#include <utility>
 #include <vector>
 
+#include "async_copy.h"
 #include "barrier.h"
-#include "control.h"
 #include "report.h"
 #include "sanitizers.h"
 #include "schedule.h"
-#include "shared_memory.h"
 #include "warp.h"
 
 namespace momentum::emulator {
@@ -23,25 +23,23 @@ Thread* current = nullptr;
 
 namespace {
 
-std::mutex one_launch_at_a_time;
-const Launch* running = nullptr;
 Fiber host;
-std::unique_ptr<Thread[]> threads;
+const auto threads = std::make_unique<Thread[]>(max_threads);
 std::vector<Stack> spare_stacks;
 std::array<std::uint16_t, max_threads> turns;  // the threads in schedule order
 unsigned position = 0;                         // of the current thread in turns
-char block_begins, block_ends;                 // happens-before points
+void (*run_thread)(const void* arguments) = nullptr;
+const void* arguments = nullptr;
+SyncPoint block_begins, block_ends;
 
-bool runnable(const Thread& candidate) {
-  return candidate.state == State::unstarted || candidate.state == State::ready;
-}
+Fiber& fiber_of(Thread& thread) { return thread.fibers[block.half]; }
 
 // The next thread after the current one, in schedule order, that can run; null when none can.
 Thread* next_runnable() {
   for (unsigned step = 0; step < block.threads; ++step) {
     position = position + 1 == block.threads ? 0 : position + 1;
     Thread& candidate = threads[turns[position]];
-    if (runnable(candidate)) return &candidate;
+    if (candidate.state == State::unstarted || candidate.state == State::ready) return &candidate;
   }
   return nullptr;
 }
@@ -53,109 +51,95 @@ Stack take_stack() {
   return stack;
 }
 
-// The fiber of a thread chosen to run, given a stack if it has not begun.
-Fiber& enter(Thread& chosen);
+void give_back_stack(Fiber& fiber) {
+  if (!under_tsan()) spare_stacks.push_back(fiber.stack);
+}
 
 void run_current() {
-  acquire(&block_begins);
-  running->run_thread(running->arguments);
-  release(&block_ends);
+  block_begins.acquire();
+  run_thread(arguments);
+  block_ends.release();
   current->state = State::exited;
   ++block.exited;
   barrier_thread_exited();
   warp_thread_exited();
 }
 
+[[noreturn]] void worker();
+
+// The fiber of a thread chosen to run, made ready if the thread has not begun.
+Fiber& enter(Thread& chosen) {
+  Fiber& fiber = fiber_of(chosen);
+  if (chosen.state == State::unstarted) {
+    if (!under_tsan() || !fiber.stack.bottom) fiber.stack = take_stack();
+    if (under_tsan() && !fiber.tsan_fiber) fiber.tsan_fiber = __tsan_create_fiber(0);
+    prepare(fiber, worker);
+    chosen.state = State::ready;
+  }
+  return fiber;
+}
+
 // Runs threads that have not begun, one after another on this stack, as long as none of them waits: a kernel that
-// never synchronises costs one switch per block. TSan must see one stack per thread, or reuse looks like a race.
-[[noreturn]] void worker() {
+// never synchronises costs one switch per block.
+void worker() {
   entered();
   for (;;) {
     run_current();
-    Thread& finished = *current;
+    Fiber& finished = fiber_of(*current);
     Thread* chosen = next_runnable();
     if (!chosen) {
       if (block.exited < block.threads) report_deadlock();
-      if (!under_tsan()) spare_stacks.push_back(finished.stack);
-      switch_fiber(finished.fiber, host, true);
+      give_back_stack(finished);
+      switch_fiber(finished, host, true);
     } else if (chosen->state == State::unstarted && !under_tsan()) {
-      chosen->stack = finished.stack;
-      chosen->fiber.stack_bottom = finished.fiber.stack_bottom;
-      chosen->fiber.stack_size = finished.fiber.stack_size;
+      fiber_of(*chosen).stack = finished.stack;
       chosen->state = State::ready;
       current = chosen;
     } else {
       Fiber& next = enter(*chosen);
-      if (!under_tsan()) spare_stacks.push_back(finished.stack);
+      give_back_stack(finished);
       current = chosen;
-      switch_fiber(finished.fiber, next, true);
+      switch_fiber(finished, next, true);
     }
   }
 }
 
-Fiber& enter(Thread& chosen) {
-  if (chosen.state == State::unstarted) {
-    if (!under_tsan() || !chosen.stack.bottom) chosen.stack = take_stack();
-    if (under_tsan() && !chosen.fiber.tsan_fiber) chosen.fiber.tsan_fiber = __tsan_create_fiber(0);
-    prepare(chosen.fiber, chosen.stack, worker);
-    chosen.state = State::ready;
-  }
-  return chosen.fiber;
-}
-
-void run_block(uint3 index) {
-  block.index = index;
-  block.exited = 0;
-  acquire(&block_ends);  // blocks share the image of shared memory, so one follows the other
-  poison_shared_memory(block.dynamic_shared, running->dynamic_shared_bytes);
-  reset_barrier();
-  reset_warps();
-  for (unsigned linear = 0; linear < block.threads; ++linear) threads[linear].state = State::unstarted;
-  position = block.threads - 1;
-  release(&block_begins);
-  Thread* first = next_runnable();
-  current = first;
-  switch_fiber(host, enter(*first));
-  current = nullptr;
-}
-
-void name_threads() {
-  const dim3 shape = block.shape;
-  for (unsigned linear = 0; linear < block.threads; ++linear) {
-    Thread& named = threads[linear];
-    named.linear = linear;
-    named.index = {linear % shape.x, linear / shape.x % shape.y, linear / shape.x / shape.y};
-  }
-}
-
-std::map<const void*, std::size_t>& allowed_dynamic_shared_bytes() {
-  static std::map<const void*, std::size_t> bytes;
-  return bytes;
-}
-
-cudaError_t check(const Launch& launch) {
-  const auto [grid, shape] = std::pair(launch.grid, launch.block);
-  const std::size_t count = std::size_t{shape.x} * shape.y * shape.z;
-  const bool shape_fits = count > 0 && count <= max_threads && shape.x <= 1024 && shape.y <= 1024 && shape.z <= 64;
-  const bool grid_fits =
-      grid.x > 0 && grid.y > 0 && grid.z > 0 && grid.x <= 0x7fffffffu && grid.y <= 65535 && grid.z <= 65535;
-  if (!shape_fits || !grid_fits) return cudaErrorInvalidConfiguration;
-  const auto found = allowed_dynamic_shared_bytes().find(launch.kernel);
-  const std::size_t allowed =
-      found == allowed_dynamic_shared_bytes().end() ? default_dynamic_shared_bytes : found->second;
-  return launch.dynamic_shared_bytes <= allowed ? cudaSuccess : cudaErrorInvalidValue;
-}
-
 }  // namespace
-
-const void* running_kernel() { return running ? running->kernel : nullptr; }
 
 Thread& thread(unsigned linear) { return threads[linear]; }
 
-void allow_dynamic_shared_bytes(const void* kernel, std::size_t bytes) {
-  const std::lock_guard lock(one_launch_at_a_time);
-  allowed_dynamic_shared_bytes()[kernel] = bytes;
+void shape_block(dim3 shape) {
+  block.shape = shape;
+  block.threads = shape.x * shape.y * shape.z;
+  const Schedule schedule(block.threads);
+  for (unsigned linear = 0; linear < block.threads; ++linear) {
+    threads[linear].linear = linear;
+    threads[linear].index = {linear % shape.x, linear / shape.x % shape.y, linear / shape.x / shape.y};
+    turns[linear] = static_cast<std::uint16_t>(schedule[linear]);
+  }
 }
+
+void run_block(uint3 index, void (*thread_body)(const void* arguments), const void* body_arguments) {
+  run_thread = thread_body;
+  arguments = body_arguments;
+  block.index = index;
+  block.exited = 0;
+  if (under_tsan()) block.half ^= 1;
+  reset_barrier();
+  reset_warps();
+  reset_copies();
+  for (unsigned linear = 0; linear < block.threads; ++linear) threads[linear].state = State::unstarted;
+  adopt_caller(host);
+  block_begins.release();
+  position = block.threads - 1;
+  Thread* first = next_runnable();
+  Fiber& fiber = enter(*first);
+  current = first;
+  switch_fiber(host, fiber);
+  current = nullptr;
+}
+
+void join_blocks() { block_ends.acquire(); }
 
 void suspend(Wait wait, const std::source_location& where) {
   Thread& sleeper = *current;
@@ -166,38 +150,10 @@ void suspend(Wait wait, const std::source_location& where) {
   if (!chosen) report_deadlock();
   Fiber& next = enter(*chosen);
   current = chosen;
-  switch_fiber(sleeper.fiber, next);
+  switch_fiber(fiber_of(sleeper), next);
   sleeper.wait = Wait::none;
 }
 
 void wake(Thread& sleeper) { sleeper.state = State::ready; }
-
-cudaError_t run(const Launch& launch) {
-  const std::lock_guard lock(one_launch_at_a_time);
-  if (const cudaError_t error = check(launch); error != cudaSuccess) return error;
-  if (!threads) threads = std::make_unique<Thread[]>(max_threads);
-  const SharedAllocation dynamic(launch.dynamic_shared_bytes);
-  running = &launch;
-  block.shape = launch.block;
-  block.grid = launch.grid;
-  block.threads = launch.block.x * launch.block.y * launch.block.z;
-  block.dynamic_shared = dynamic.data();
-  name_threads();
-  adopt_caller(host);
-  count_launch(launch);
-  const Schedule thread_schedule(block.threads);
-  for (unsigned turn = 0; turn < block.threads; ++turn) turns[turn] = static_cast<std::uint16_t>(thread_schedule[turn]);
-  const std::uint64_t blocks = std::uint64_t{launch.grid.x} * launch.grid.y * launch.grid.z;
-  const Schedule block_schedule(blocks);
-  for (std::uint64_t step = 0; step < blocks; ++step) {
-    const std::uint64_t linear = block_schedule[step];
-    run_block({static_cast<unsigned>(linear % launch.grid.x),
-               static_cast<unsigned>(linear / launch.grid.x % launch.grid.y),
-               static_cast<unsigned>(linear / launch.grid.x / launch.grid.y)});
-  }
-  acquire(&block_ends);
-  running = nullptr;
-  return cudaSuccess;
-}
 
 }  // namespace momentum::emulator

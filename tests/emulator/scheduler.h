@@ -1,4 +1,4 @@
-// The state of the one block that runs, as kernels see it, and the ways a thread waits.
+// The state of the one block that runs, as kernels see it, and how its threads take turns.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -13,26 +13,6 @@ namespace momentum::emulator {
 
 inline constexpr unsigned warp_size = 32;
 inline constexpr unsigned max_threads = 1024;
-inline constexpr std::size_t max_dynamic_shared_bytes = 227 * 1024;
-inline constexpr std::size_t default_dynamic_shared_bytes = 48 * 1024;
-inline constexpr std::size_t max_static_shared_bytes = 48 * 1024;
-inline constexpr std::size_t max_parameter_bytes = 32764;
-
-struct Launch {
-  const void* kernel;
-  dim3 grid;
-  dim3 block;
-  std::size_t dynamic_shared_bytes;
-  std::size_t parameter_bytes;
-  void (*run_thread)(const void* arguments);
-  const void* arguments;
-};
-
-// Runs every block to completion on the calling CPU thread; launches of different CPU threads take turns.
-cudaError_t run(const Launch& launch);
-
-// The dynamic shared memory an attribute call allowed this kernel.
-void allow_dynamic_shared_bytes(const void* kernel, std::size_t bytes);
 
 enum class State : std::uint8_t { unstarted, ready, waiting, exited };
 
@@ -44,17 +24,16 @@ struct Thread {
   State state = State::unstarted;
   Wait wait = Wait::none;
   std::source_location where;  // the statement it waits in
-  Fiber fiber;
-  Stack stack;
+  Fiber fibers[2];             // by Block::half
 };
 
-// What blockIdx, blockDim and gridDim read.
 struct Block {
-  uint3 index{};
-  dim3 shape;
-  dim3 grid;
+  uint3 index{};  // blockIdx
+  dim3 shape;     // blockDim
+  dim3 grid;      // gridDim
   unsigned threads = 0;
   unsigned exited = 0;
+  unsigned half = 0;  // alternates from block to block where TSan watches
   char* dynamic_shared = nullptr;
 };
 
@@ -64,8 +43,14 @@ extern Thread* current;
 Thread& thread(unsigned linear);
 inline unsigned lane() { return current->linear % warp_size; }
 
-// The kernel of the launch that runs, null outside of one.
-const void* running_kernel();
+// Sets the shape of the blocks that follow, and the order of their threads.
+void shape_block(dim3 shape);
+
+// Runs one block to completion; each of its threads calls run_thread(arguments).
+void run_block(uint3 index, void (*run_thread)(const void* arguments), const void* arguments);
+
+// For the host, after the last block: what the blocks did happened before what follows.
+void join_blocks();
 
 // Sleeps until wake() is called for this thread.
 void suspend(Wait wait, const std::source_location& where);

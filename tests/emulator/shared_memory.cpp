@@ -20,12 +20,14 @@
 #include <vector>
 
 #include "report.h"
+#include "sanitizers.h"
 #include "scheduler.h"
 
 namespace momentum::emulator {
 
 namespace {
 
+constexpr std::size_t max_static_shared_bytes = 48 * 1024;
 constexpr std::string_view tag = "B15momentum_shared";
 
 struct Variable {
@@ -62,15 +64,12 @@ class File {
 };
 
 // _ZZ<function>E<variable>B15momentum_shared<discriminator> -> _ZZ<function>
-std::string_view enclosing_function(std::string_view symbol) {
-  return symbol.substr(0, symbol.rfind('E', symbol.find(tag)));
-}
+std::string_view enclosing_function(std::string_view symbol) { return symbol.substr(0, symbol.rfind('E', symbol.find(tag))); }
 
 void check_size(const std::map<std::string, std::size_t>& bytes_of_function) {
   for (const auto& [function, bytes] : bytes_of_function)
     if (bytes > max_static_shared_bytes)
-      fail(std::to_string(bytes) + " bytes of __shared__ variables in " + function +
-           ", more than the 48 KB a block has");
+      fail(std::to_string(bytes) + " bytes of __shared__ variables in " + function + ", more than the 48 KB a block has");
 }
 
 std::vector<Variable> find_variables() {
@@ -91,8 +90,7 @@ std::vector<Variable> find_variables() {
     for (std::size_t i = 0; i < sections[section].sh_size / sizeof(ElfW(Sym)); ++i) {
       const std::string_view name = names + symbols[i].st_name;
       if (symbols[i].st_shndx == SHN_UNDEF || name.find(tag) == name.npos) continue;
-      if (ELF64_ST_BIND(symbols[i].st_info) == STB_GNU_UNIQUE &&
-          ELF64_ST_VISIBILITY(symbols[i].st_other) == STV_DEFAULT)
+      if (ELF64_ST_BIND(symbols[i].st_info) == STB_GNU_UNIQUE && ELF64_ST_VISIBILITY(symbols[i].st_other) == STV_DEFAULT)
         fail("compile kernels with -fvisibility=hidden: as it is, two loaded objects share " + std::string(name));
       variables.push_back({base + symbols[i].st_value, symbols[i].st_size});
       bytes_of_function[std::string(enclosing_function(name))] += symbols[i].st_size;
@@ -103,12 +101,17 @@ std::vector<Variable> find_variables() {
   return variables;
 }
 
+void renew(char* address, std::size_t bytes) {
+  forget_accesses(address, bytes);
+  std::memset(address, 0xff, bytes);
+}
+
 }  // namespace
 
-void poison_shared_memory(char* dynamic, std::size_t dynamic_bytes) {
+void renew_shared_memory(char* dynamic, std::size_t dynamic_bytes) {
   static const std::vector<Variable> variables = find_variables();
-  for (const Variable& variable : variables) std::memset(variable.address, 0xff, variable.bytes);
-  std::memset(dynamic, 0xff, dynamic_bytes);
+  for (const Variable& variable : variables) renew(variable.address, variable.bytes);
+  renew(dynamic, dynamic_bytes);
 }
 
 SharedAllocation::SharedAllocation(std::size_t bytes) {

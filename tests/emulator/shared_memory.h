@@ -5,9 +5,9 @@
 
 namespace momentum::emulator {
 
-// Fills all __shared__ variables and the dynamic shared memory with 0xff: NaN in every floating format. Nothing a
-// block did not write itself is ever read as something sensible.
-void poison_shared_memory(char* dynamic, std::size_t dynamic_bytes);
+// Prepares all __shared__ variables and the dynamic shared memory for the next block by filling them with 0xff: NaN in
+// every floating format, so that nothing a block did not write itself is read as something sensible.
+void renew_shared_memory(char* dynamic, std::size_t dynamic_bytes);
 
 // Exactly as many bytes as the launch asked for, so that ASan sees the first byte beyond, and aligned to no more than
 // the 16 bytes that CUDA promises.

@@ -20,7 +20,7 @@ struct Room {
   std::uint32_t inside = 0;
   bool collecting = false;
   Collective collective{};
-  char happens_before = 0;
+  SyncPoint point;
   std::array<Contribution, warp_size> brought;
 };
 
@@ -83,8 +83,7 @@ void open(Room& room, unsigned first_of_warp) {
 
 }  // namespace
 
-Meeting::Meeting(Collective collective, std::uint32_t mask, const Contribution& mine,
-                 const std::source_location& where) {
+Meeting::Meeting(Collective collective, std::uint32_t mask, const Contribution& mine, const std::source_location& where) {
   Warp& warp = warp_of(current->linear);
   const unsigned me = lane();
   if (!(mask >> me & 1))
@@ -98,20 +97,20 @@ Meeting::Meeting(Collective collective, std::uint32_t mask, const Contribution& 
     room.arrived = 0;
     room.collective = collective;
   } else if (room.collective != collective) {
-    fail("divergent warp: this lane reached " + std::string(name(collective)) + " at " + place(where) +
-         " while lanes " + hexadecimal(room.arrived) + " with the same mask wait in " + name(room.collective));
+    fail("divergent warp: this lane reached " + std::string(name(collective)) + " at " + place(where) + " while lanes " +
+         hexadecimal(room.arrived) + " with the same mask wait in " + name(room.collective));
   }
   room.brought[me] = mine;
   room.arrived |= 1u << me;
   room.inside |= 1u << me;
   // Only __syncwarp orders memory; the other collectives exchange registers.
-  if (collective == Collective::syncwarp) release(&room.happens_before);
+  if (collective == Collective::syncwarp) room.point.release(block.half);
   if (complete(warp, room)) {
     open(room, current->linear - me);
   } else {
     suspend(Wait::warp, where);
   }
-  if (collective == Collective::syncwarp) acquire(&room.happens_before);
+  if (collective == Collective::syncwarp) room.point.acquire(block.half);
 }
 
 Meeting::~Meeting() { warp_of(current->linear).rooms[place_].inside &= ~(1u << lane()); }

@@ -71,8 +71,8 @@ template <momentum::emulator::Shuffled T>
 T __shfl_sync(unsigned mask, T value, int source, int width = 32,
               std::source_location where = std::source_location::current()) {
   const unsigned lane = momentum::emulator::lane(), segment = static_cast<unsigned>(width);
-  return momentum::emulator::shuffle(mask, value,
-                                     (lane & ~(segment - 1)) | (static_cast<unsigned>(source) & (segment - 1)), where);
+  return momentum::emulator::shuffle(mask, value, (lane & ~(segment - 1)) | (static_cast<unsigned>(source) & (segment - 1)),
+                                     where);
 }
 template <momentum::emulator::Shuffled T>
 T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32,
@@ -94,8 +94,7 @@ T __shfl_xor_sync(unsigned mask, T value, int lanes, int width = 32,
   return momentum::emulator::shuffle(mask, value, source <= last ? source : lane, where);
 }
 
-inline unsigned __ballot_sync(unsigned mask, int predicate,
-                              std::source_location where = std::source_location::current()) {
+inline unsigned __ballot_sync(unsigned mask, int predicate, std::source_location where = std::source_location::current()) {
   return momentum::emulator::vote(mask, predicate != 0, where);
 }
 inline int __any_sync(unsigned mask, int predicate, std::source_location where = std::source_location::current()) {
@@ -118,8 +117,8 @@ unsigned __match_any_sync(unsigned mask, T value, std::source_location where = s
 
 template <momentum::emulator::Reduced T>
 T __reduce_add_sync(unsigned mask, T value, std::source_location where = std::source_location::current()) {
-  return static_cast<T>(momentum::emulator::reduce(
-      mask, static_cast<unsigned>(value), [](unsigned a, unsigned b) { return a + b; }, where));
+  return static_cast<T>(
+      momentum::emulator::reduce(mask, static_cast<unsigned>(value), [](unsigned a, unsigned b) { return a + b; }, where));
 }
 template <momentum::emulator::Reduced T>
 T __reduce_min_sync(unsigned mask, T value, std::source_location where = std::source_location::current()) {
@@ -129,15 +128,12 @@ template <momentum::emulator::Reduced T>
 T __reduce_max_sync(unsigned mask, T value, std::source_location where = std::source_location::current()) {
   return momentum::emulator::reduce(mask, value, [](T a, T b) { return a < b ? b : a; }, where);
 }
-inline unsigned __reduce_and_sync(unsigned mask, unsigned value,
-                                  std::source_location where = std::source_location::current()) {
+inline unsigned __reduce_and_sync(unsigned mask, unsigned value, std::source_location where = std::source_location::current()) {
   return momentum::emulator::reduce(mask, value, [](unsigned a, unsigned b) { return a & b; }, where);
 }
-inline unsigned __reduce_or_sync(unsigned mask, unsigned value,
-                                 std::source_location where = std::source_location::current()) {
+inline unsigned __reduce_or_sync(unsigned mask, unsigned value, std::source_location where = std::source_location::current()) {
   return momentum::emulator::reduce(mask, value, [](unsigned a, unsigned b) { return a | b; }, where);
 }
-inline unsigned __reduce_xor_sync(unsigned mask, unsigned value,
-                                  std::source_location where = std::source_location::current()) {
+inline unsigned __reduce_xor_sync(unsigned mask, unsigned value, std::source_location where = std::source_location::current()) {
   return momentum::emulator::reduce(mask, value, [](unsigned a, unsigned b) { return a ^ b; }, where);
 }
