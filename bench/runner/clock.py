@@ -71,7 +71,9 @@ def launches(call: Call, device: torch.device) -> int | None:
     with torch.profiler.profile(activities=activities) as profile:
         call()
         torch.cuda.synchronize(device)
-    return sum(event.device_type == torch.autograd.DeviceType.CUDA for event in profile.events())
+    # Ranges that torch marks around an optimizer's step appear among the events of the device too.
+    on_device = [event for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+    return sum(not event.is_user_annotation for event in on_device)
 
 
 def free_memory(device: torch.device) -> int:
