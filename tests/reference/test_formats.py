@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from momentum.reference.formats import kahan_split, nearest, stochastic, words
 from momentum.reference.philox import philox4x32
 

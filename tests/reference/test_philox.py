@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from momentum.reference import philox4x32
 from vectors import PHILOX4X32_10
 

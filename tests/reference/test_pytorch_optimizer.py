@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from momentum.enums import DecayMode
 from momentum.reference import lion, spam, stable_spam
 from momentum.reference.spam import warmup

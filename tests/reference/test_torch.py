@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from momentum.enums import DecayMode
 from momentum.reference import adam, sgd
 from reference.trajectory import SHAPES, assert_same_path, with_class, with_reference
@@ -66,9 +67,7 @@ def test_adam(shape, amsgrad, maximize, weight_decay, decoupled):
 @pytest.mark.parametrize("weight_decay", [0.0, 0.3])
 def test_sgd(shape, hypers, maximize, weight_decay):
     theirs = with_class(
-        lambda params: torch.optim.SGD(
-            params, lr=0.02, weight_decay=weight_decay, maximize=maximize, foreach=False, **hypers
-        ),
+        lambda params: torch.optim.SGD(params, lr=0.02, weight_decay=weight_decay, maximize=maximize, foreach=False, **hypers),
         shape,
         STEPS,
     )

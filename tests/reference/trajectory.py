@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import torch
-from momentum.reference import apply_step
 from torch import Tensor
+
+from momentum.reference import apply_step
 
 SHAPES = [(16, 12), (12,), (4, 3, 3, 3), (1,), ()]
 

@@ -23,13 +23,13 @@ def cosine_scale(step: int, total_steps: int, eta_min: float, official: bool) ->
 def counters(step: int, reset_interval: int, official: bool) -> tuple[int, int, bool]:
     """Return the step of the scalar averages, the step of Adam, and whether its moments are reset now.
 
-    A reset step is Adam's step 1 and the next its step 2. The official code resets the averages' counter as well.
+    A reset step is Adam's step 1 and the next its step 2. The official code has one counter, reset after the averages
+    of that step have used it.
     """
     reset = reset_interval > 0 and step % reset_interval == 0
     last = (step - 1) // reset_interval * reset_interval if reset_interval else 0
     since = step - last + 1 if last else step
-    adam_step = 1 if reset else since
-    return (adam_step if official else step), adam_step, reset
+    return (since if official else step), (1 if reset else since), reset
 
 
 def normalise(
