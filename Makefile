@@ -38,10 +38,10 @@ groups = $(addprefix $(VENV)/.group-,$(1) $(NVCC_GROUP))
 # configure-and-build: $(1) more CMake options, $(2) components to copy into the package
 define build_into_package
 cmake -G Ninja -S . -B $(BUILD) -DPython_EXECUTABLE=$(BIN)/python -DMOMENTUM_CUDA=$(MOMENTUM_CUDA) \
-  "-DMOMENTUM_CUDA_ARCHS=$(MOMENTUM_CUDA_ARCHS)" $(1)
+  "-DMOMENTUM_CUDA_ARCHS=$(MOMENTUM_CUDA_ARCHS)" -DMOMENTUM_ARRAY=ON $(1)
 cmake --build $(BUILD) --parallel $(JOBS)
 rm -f python/momentum/*.so
-for component in wheel $(2); do cmake --install $(BUILD) --prefix python --component $$component; done
+for component in wheel array $(2); do cmake --install $(BUILD) --prefix python --component $$component; done
 echo $(CURDIR)/python > $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/momentum-checkout.pth
 endef
 

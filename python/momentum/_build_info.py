@@ -8,6 +8,8 @@ from importlib import import_module
 
 from momentum import _loader
 
+_CPU_ISAS = ("baseline", "avx2", "avx512")
+
 
 @dataclass(frozen=True)
 class BuildInfo:
@@ -70,6 +72,6 @@ def build_info() -> BuildInfo:
         built_with_torch=config["built_with_torch"],
         cuda_version=config["cuda_version"],
         cuda_archs=tuple(config["cuda_archs"]),
-        cpu_isa=None,
+        cpu_isa=_CPU_ISAS[torch.ops.momentum.cpu_isa()] if torch else None,
         loaded=loaded,
     )

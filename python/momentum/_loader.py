@@ -86,7 +86,7 @@ def _register(name: str, path: Path) -> None:
                 f"momentum's {name} is missing ({path}): reinstall torch-momentum, or run `make setup` in a checkout"
             )
         try:
-            torch.ops.load_library(path)
+            torch.ops.load_library(path)  # type: ignore[no-untyped-call]
         except OSError as error:
             raise ImportError(f"momentum's {name} cannot be loaded ({path}): {error}") from error
     except ImportError as error:
