@@ -1,0 +1,80 @@
+// One call of an op, free of torch and Python: what the checks hand to a driver.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "core/dtype.h"
+#include "core/frame.h"
+#include "core/rule.h"
+
+namespace momentum {
+
+// One tensor of the list with everything that belongs to it. Null pointers are absent streams.
+struct TensorArgs {
+  void* param = nullptr;
+  const void* grad = nullptr;
+  void* states[kMaxStates] = {};
+  void* residual = nullptr;  // Kahan compensation or master copy
+  void* ema = nullptr;
+  float* scalars = nullptr;
+  DType param_dtype = DType::kFloat32;
+  DType grad_dtype = DType::kFloat32;
+  DType state_dtypes[kMaxStates] = {};
+  DType residual_dtype = DType::kFloat32;
+  DType ema_dtype = DType::kFloat32;
+  int64_t numel = 0;
+  int64_t rows = 1, cols = 0;  // dim 0 x the rest
+  double lr = 0, weight_decay = 0;
+  uint64_t seed = 0;
+  // Global index of local element i: shard_offset + (i / shard_inner) * shard_stride + i % shard_inner.
+  int64_t shard_offset = 0, shard_inner = 0, shard_stride = 0;  // shard_inner 0: offset + i
+
+  unsigned present_states() const {
+    unsigned mask = 0;
+    for (int k = 0; k < kMaxStates; ++k) mask |= states[k] != nullptr ? 1u << k : 0u;
+    return mask;
+  }
+};
+
+// A number that may live on the device, one for all tensors or one per tensor.
+struct DeviceScalar {
+  const void* data = nullptr;  // null: the host value counts
+  DType dtype = DType::kFloat32;
+  bool per_tensor = false;
+};
+
+MOMENTUM_HD double read(const DeviceScalar& scalar, int64_t tensor) {
+  const int64_t i = scalar.per_tensor ? tensor : 0;
+  return scalar.dtype == DType::kFloat64 ? static_cast<const double*>(scalar.data)[i]
+                                         : double(static_cast<const float*>(scalar.data)[i]);
+}
+
+// The part of a call that is the same for all its tensors; plain data, so it can travel in kernel parameters.
+struct CommonArgs {
+  double hypers[kMaxHypers] = {};
+  DeviceScalar hyper_tensors[kMaxHypers];
+  DeviceScalar lr, weight_decay;
+  const float* grad_scale = nullptr;
+  const float* found_inf = nullptr;
+  float* steps = nullptr;    // [n + 1]: completed steps per tensor, then the arrival counter
+  double* totals = nullptr;  // see reduction_layout
+  double max_lr = 1.0;
+  double ema_decay = 0.0;
+  DecayMode decay = DecayMode::kNone;
+  Cautious cautious = Cautious::kOff;
+  ResidualKind residual = ResidualKind::kNone;
+  Rounding rounding = Rounding::kNearest;
+  bool maximize = false;
+  bool device_hypers = false;  // some hyper_tensors is set
+};
+
+struct StepCall {
+  std::vector<TensorArgs> tensors;
+  CommonArgs common;
+  int stage = -1;  // -1: the whole step; 2k: reduction k; 2k + 1: finalise it; 2 * reductions: the map
+};
+
+inline constexpr int kWholeStep = -1;
+
+}  // namespace momentum

@@ -1,0 +1,91 @@
+// What all steps share around the rule: unscaling, maximize, the weight-decay modes, the cautious mask, the weight average.
+#pragma once
+
+#include "core/config.h"
+#include "core/math.h"
+#include "core/rule.h"
+
+namespace momentum {
+
+enum class DecayMode : int8_t {
+  kNone = 0,
+  kL2 = 1,              // g += wd p
+  kDecoupled = 2,       // p *= 1 - lr wd, before the update
+  kLrDecoupled = 3,     // p *= 1 - (lr / max_lr) wd
+  kProximal = 4,        // p = (p - u) / (1 + lr wd)
+  kDecoupledAfter = 5,  // p = (p - u) (1 - lr wd)
+};
+
+enum class Cautious : int8_t { kOff = 0, kMask = 1, kRescaled = 2 };
+enum class ResidualKind : int8_t { kNone = 0, kKahan = 1, kMaster = 2 };
+enum class Rounding : int8_t { kNearest = 0, kStochastic = 1 };
+
+// Uniform over one tensor.
+template <class T>
+struct Frame {
+  T grad_factor;   // +-1 / grad_scale
+  T l2;            // 0: no coupled decay
+  T decay_before;  // multiplies p before the update
+  T decay_after;   // multiplies p after it
+  T cautious_scale;
+  T ema_weight;  // 1 - ema_decay
+  bool cautious;
+};
+
+template <class T>
+MOMENTUM_HD Frame<T> make_frame(DecayMode mode, T lr, T weight_decay, T max_lr, T grad_factor, bool cautious, T cautious_scale,
+                                T ema_weight) {
+  Frame<T> f{grad_factor, T(0), T(1), T(1), cautious_scale, ema_weight, cautious};
+  switch (mode) {
+    case DecayMode::kNone:
+      break;
+    case DecayMode::kL2:
+      f.l2 = weight_decay;
+      break;
+    case DecayMode::kDecoupled:
+      f.decay_before = T(1) - lr * weight_decay;
+      break;
+    case DecayMode::kLrDecoupled:
+      f.decay_before = T(1) - lr / max_lr * weight_decay;
+      break;
+    case DecayMode::kProximal:
+      f.decay_after = T(1) / (T(1) + lr * weight_decay);
+      break;
+    case DecayMode::kDecoupledAfter:
+      f.decay_after = T(1) - lr * weight_decay;
+      break;
+  }
+  return f;
+}
+
+// The share of a tensor that the cautious mask keeps never divides by less than this (Liang et al. 2024, official code).
+inline constexpr double kCautiousFloor = 1e-3;
+
+template <class T>
+MOMENTUM_HD T effective_gradient(const Frame<T>& f, T g, T p) {
+  g *= f.grad_factor;
+  return f.l2 != T(0) ? g + f.l2 * p : g;
+}
+
+// One element of the map. `total` is the total of the element's row or column, for rules that use one.
+template <class Rule, class T>
+MOMENTUM_HD void step_element(const Frame<T>& f, const typename Rule::template Scalars<T>& s, T g, T& p, T* x, T total) {
+  g = effective_gradient(f, g, p);
+  T u = Rule::template update<T>(s, g, p, x, total);
+  const T masked = u * g > T(0) ? u * f.cautious_scale : u * T(0);  // NaN stays NaN
+  u = f.cautious ? masked : u;
+  p = (p * f.decay_before - u) * f.decay_after;
+}
+
+// One element of the reduction that counts what the cautious mask keeps. The sign of the update does not depend on the total of
+// a row or column, which only scales it.
+template <class Rule, class T>
+MOMENTUM_HD T cautious_count(const Frame<T>& f, const typename Rule::template Scalars<T>& s, T g, T p, const T* x) {
+  T copy[kMaxStates];
+  for (int k = 0; k < state_count<Rule>(); ++k) copy[k] = x[k];
+  g = effective_gradient(f, g, p);
+  const T u = Rule::template update<T>(s, g, p, copy, T(1));
+  return u * g > T(0) ? T(1) : T(0);
+}
+
+}  // namespace momentum

@@ -1,0 +1,129 @@
+// How a rule describes itself. A rule is one struct in core/rules/ that knows what happens to one element; it knows nothing of
+// memory, dtypes or threads. See CONTRIBUTING.md ("Adding a rule") and core/rules/adam.h for the pattern:
+//
+//   kName      op name without the trailing underscore
+//   kStates    per-element states, required ones first; an absent optional state reads as 0 and is not written
+//   kHypers    hyper-parameters: schema name, kind, default, allowed range
+//   Constants  what depends on the hyper-parameters alone, computed in double and kept in the arithmetic type
+//   Scalars    what one tensor needs at one step, made by `prepare` from the constants and a TensorContext
+//   update     one element: given gradient, parameter and states, writes the new states and returns what is subtracted from the
+//              parameter (learning rate included)
+// and optionally
+//   kScalars     persistent per-tensor float scalars (state "scalars")
+//   kReductions  reductions that run before the map; `reduce_op(k, hypers)` says how reduction k combines, `measure` is its
+//                operand, and `finalize` updates the persistent scalars once its total is known
+//   segment_axis the axis of the reductions, when they are per row or column; `update` then gets the total of its segment
+//   kReductionReads  bit k: the reductions read state k (all states otherwise)
+//   fresh        true where this step does not use the stored states (they are then not read)
+#pragma once
+
+#include <cstdint>
+
+#include "core/config.h"
+
+namespace momentum {
+
+inline constexpr int kMaxStates = 4;
+inline constexpr int kMaxHypers = 12;
+inline constexpr int kMaxReductions = 3;
+
+struct StateInfo {
+  const char* name;  // as in the op's schema: plural of the optimizer's state name
+  bool optional = false;
+};
+
+enum class HyperKind : uint8_t { kFloat, kInt, kBool };
+
+struct HyperInfo {
+  const char* name;
+  HyperKind kind;
+  double value;  // default
+  double low;    // inclusive
+  double high;   // inclusive unless high_open
+  bool high_open = false;
+  bool tensor = false;  // may also be given as a device tensor `<name>_tensor`
+};
+
+enum class ReduceOp : uint8_t { kSum, kMax };
+enum class Axis : int8_t { kTensor = -1, kColumn = 0, kRow = 1 };
+
+// What `prepare` may look at. Totals are those of the reductions that have already run.
+template <class T>
+struct TensorContext {
+  T lr;
+  T step;  // number of this step, from 1
+  int64_t numel;
+  int64_t rows, cols;             // the tensor as dim 0 x the rest
+  unsigned present;               // bit k: state k is stored
+  int completed;                  // reductions that have run
+  double totals[kMaxReductions];  // per-tensor totals of those that have
+  const float* scalars;           // persistent scalars, or null
+};
+
+// Optional parts of a rule, with their defaults.
+template <class Rule>
+constexpr int scalar_count() {
+  if constexpr (requires { Rule::kScalars; }) {
+    return Rule::kScalars;
+  } else {
+    return 0;
+  }
+}
+
+template <class Rule>
+constexpr int reduction_count() {
+  if constexpr (requires { Rule::kReductions; }) {
+    return Rule::kReductions;
+  } else {
+    return 0;
+  }
+}
+
+template <class Rule>
+constexpr int state_count() {
+  if constexpr (requires { Rule::kStates; }) {
+    return int(sizeof(Rule::kStates) / sizeof(Rule::kStates[0]));
+  } else {
+    return 0;
+  }
+}
+
+template <class Rule>
+constexpr int required_state_count() {
+  int required = 0;
+  if constexpr (requires { Rule::kStates; }) {
+    for (const StateInfo& state : Rule::kStates) required += state.optional ? 0 : 1;
+  }
+  return required;
+}
+
+template <class Rule>
+constexpr int hyper_count() {
+  return int(sizeof(Rule::kHypers) / sizeof(Rule::kHypers[0]));
+}
+
+// Whether the update of an element depends on the total of its row or column.
+template <class Rule>
+constexpr bool uses_segments() {
+  return requires { Rule::segment_axis(static_cast<const double*>(nullptr)); };
+}
+
+template <class Rule>
+constexpr unsigned reduction_reads() {
+  if constexpr (requires { Rule::kReductionReads; }) {
+    return Rule::kReductionReads;
+  } else {
+    return ~0u;
+  }
+}
+
+template <class Rule, class T>
+MOMENTUM_HD bool fresh(const typename Rule::template Scalars<T>& scalars) {
+  if constexpr (requires { Rule::fresh(scalars); }) {
+    return Rule::fresh(scalars);
+  } else {
+    return false;
+  }
+}
+
+}  // namespace momentum

@@ -1,0 +1,57 @@
+// Plain reductions over lists of tensors, written as a rule without an update so that the drivers of the reductions serve them:
+// x is the parameter, y the gradient.
+#pragma once
+
+#include "core/math.h"
+#include "core/rule.h"
+
+namespace momentum::rules {
+
+struct Statistic {
+  static constexpr const char* kName = "segment_reduce";
+  enum Operand { kSum = 0, kSumOfSquares = 1, kDot = 2, kAbsMax = 3 };
+  enum { kOperand, kAxis };
+  static constexpr HyperInfo kHypers[] = {
+      {"op", HyperKind::kInt, 0, 0, 3},
+      {"axis", HyperKind::kInt, -1, -1, 1},
+  };
+
+  template <class T>
+  struct Constants {
+    int operand;
+  };
+  template <class T>
+  MOMENTUM_HD static Constants<T> constants(const double* h) {
+    return {int(h[kOperand])};
+  }
+
+  static constexpr int kReductions = 1;
+  MOMENTUM_HD static ReduceOp reduce_op(int, const double* h) {
+    return int(h[kOperand]) == kAbsMax ? ReduceOp::kMax : ReduceOp::kSum;
+  }
+  MOMENTUM_HD static Axis segment_axis(const double* h) { return Axis(int(h[kAxis])); }
+
+  template <class T>
+  struct Scalars {
+    int operand;
+  };
+  template <class T>
+  MOMENTUM_HD static Scalars<T> prepare(const Constants<T>& c, const TensorContext<T>&) {
+    return {c.operand};
+  }
+
+  template <class T>
+  MOMENTUM_HD static T measure(int, const Scalars<T>& s, T y, T x, const T*) {
+    const T other = s.operand == kDot ? y : x;
+    const T product = x * other;
+    const T magnitude = math::abs(x);
+    return s.operand == kSum ? x : s.operand == kAbsMax ? magnitude : product;
+  }
+
+  template <class T>
+  MOMENTUM_HD static T update(const Scalars<T>&, T, T, T*, T) {
+    return T(0);
+  }
+};
+
+}  // namespace momentum::rules

@@ -1,0 +1,235 @@
+#include "cpu/driver.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "core/math.h"
+#include "core/reductions.h"
+
+namespace momentum::cpu {
+namespace {
+
+constexpr int64_t kUnit = 1024;          // elements per unit of the map's work
+constexpr int64_t kMapGrain = 32;        // units worth waking a thread for
+constexpr int64_t kReduceRange = 16384;  // elements per partial total
+constexpr int64_t kColumnRows = 4096;    // rows per partial total of a column
+constexpr int64_t kColumnBlock = 1024;   // columns per piece of work
+
+class Call {
+ public:
+  Call(const Kernels& kernels, const StepCall& call, ParallelFor parallel_for)
+      : kernels_(kernels), call_(call), parallel_for_(parallel_for) {
+    kernels_.constants(call_.common, constants_);
+  }
+
+  int reductions() const { return kernels_.reductions + (call_.common.cautious == Cautious::kRescaled ? 1 : 0); }
+
+  void reduce(int k);
+  void finalize(int k);
+  void map();
+
+  // Reductions [0, count) have totals that may be read.
+  void set_completed(int count) {
+    layout_ = {};
+    layout_.completed = count;
+    int64_t offset = 0;
+    for (int k = 0; k < count; ++k) {
+      layout_.offset[k] = offset;
+      layout_.per_tensor[k] = axis(k) == Axis::kTensor;
+      offset += segment_total(call_.tensors, axis(k));
+    }
+    next_offset_ = offset;
+  }
+
+ private:
+  // A piece of a reduction: a range of elements of one segment, whole short segments, or a block of a column's rows.
+  struct Piece {
+    int64_t tensor;
+    int64_t begin, end;          // elements, rows of a group, or columns
+    int64_t row_begin, row_end;  // columns only
+    double* out;
+  };
+
+  Axis axis(int k) const { return k < kernels_.reductions ? kernels_.reduce_axis(k, call_.common.hypers) : Axis::kTensor; }
+
+  ReduceOp op(int k) const { return k < kernels_.reductions ? kernels_.reduce_op(k, call_.common.hypers) : ReduceOp::kSum; }
+
+  Task task(int64_t index, const double* segment_totals) const {
+    return {&call_.common, &call_.tensors[index], constants_, &layout_, segment_totals, index, axis(0)};
+  }
+
+  template <class Body>
+  void parallel(int64_t count, int64_t grain, Body&& body) {
+    if (count == 0) return;
+    parallel_for_(
+        0, count, grain, [](int64_t begin, int64_t end, void* context) { (*static_cast<Body*>(context))(begin, end); }, &body);
+  }
+
+  void reduce_contiguous(int k, Axis along, double* totals);
+  void reduce_columns(int k, double* totals);
+
+  const Kernels& kernels_;
+  const StepCall& call_;
+  ParallelFor parallel_for_;
+  ConstantsStorage constants_[2];
+  TotalsLayout layout_;
+  int64_t next_offset_ = 0;
+};
+
+void Call::map() {
+  const auto& tensors = call_.tensors;
+  const int64_t count = int64_t(tensors.size());
+  std::vector<int64_t> units(count + 1, 0), segments(count + 1, 0);
+  const Axis along = axis(0);
+  for (int64_t i = 0; i < count; ++i) {
+    units[i + 1] = units[i] + (tensors[i].numel + kUnit - 1) / kUnit;
+    segments[i + 1] = segments[i] + segment_count(tensors[i], along);
+  }
+  parallel(units[count], kMapGrain, [&](int64_t begin, int64_t end) {
+    int64_t i = std::upper_bound(units.begin(), units.end(), begin) - units.begin() - 1;
+    for (int64_t unit = begin; unit < end; ++i) {
+      const int64_t last = std::min(end, units[i + 1]);
+      if (unit == last) continue;
+      const int64_t first = (unit - units[i]) * kUnit;
+      const int64_t stop = std::min((last - units[i]) * kUnit, tensors[i].numel);
+      const double* totals = call_.common.totals == nullptr ? nullptr : call_.common.totals + segments[i];
+      kernels_.map(task(i, totals), first, stop);
+      unit = last;
+    }
+  });
+  if (call_.common.steps == nullptr) return;
+  for (int64_t i = 0; i < count; ++i) call_.common.steps[i] += 1.0f;
+}
+
+void Call::reduce(int k) {
+  set_completed(k);
+  double* totals = call_.common.totals + next_offset_;
+  if (axis(k) == Axis::kColumn) {
+    reduce_columns(k, totals);
+  } else {
+    reduce_contiguous(k, axis(k), totals);
+  }
+}
+
+// Segments that are contiguous ranges: whole tensors or rows. Long ones are split, short ones grouped; both depend on the
+// tensor alone, so a total never depends on what else is in the list or on the number of threads.
+void Call::reduce_contiguous(int k, Axis along, double* totals) {
+  std::vector<Piece> pieces;
+  int64_t partial_count = 0;
+  const auto length_of = [&](const TensorArgs& t) { return along == Axis::kTensor ? t.numel : t.cols; };
+  for (const TensorArgs& t : call_.tensors) {
+    if (length_of(t) > kReduceRange)
+      partial_count += segment_count(t, along) * ((length_of(t) + kReduceRange - 1) / kReduceRange);
+  }
+  std::vector<double> partials(partial_count);
+  double* partial = partials.data();
+  double* out = totals;
+  for (int64_t i = 0; i < int64_t(call_.tensors.size()); ++i) {
+    const TensorArgs& t = call_.tensors[i];
+    const int64_t length = length_of(t), segments = segment_count(t, along);
+    if (length > kReduceRange) {
+      for (int64_t s = 0; s < segments; ++s) {
+        for (int64_t b = 0; b < length; b += kReduceRange) {
+          pieces.push_back({i, s * length + b, s * length + std::min(length, b + kReduceRange), 0, 0, partial++});
+        }
+      }
+    } else {
+      const int64_t group = std::max<int64_t>(1, length > 0 ? kReduceRange / length : segments);
+      for (int64_t s = 0; s < segments; s += group) {
+        pieces.push_back({i, s, std::min(segments, s + group), 0, -1, out + s});
+      }
+    }
+    out += segments;
+  }
+  parallel(int64_t(pieces.size()), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t p = begin; p < end; ++p) {
+      const Piece& piece = pieces[p];
+      const Task work = task(piece.tensor, nullptr);
+      if (piece.row_end == 0) {
+        *piece.out = kernels_.reduce(work, k, piece.begin, piece.end);
+      } else {
+        const int64_t length = length_of(*work.tensor);
+        for (int64_t s = piece.begin; s < piece.end; ++s) {
+          piece.out[s - piece.begin] = kernels_.reduce(work, k, s * length, (s + 1) * length);
+        }
+      }
+    }
+  });
+  partial = partials.data();
+  out = totals;
+  for (const TensorArgs& t : call_.tensors) {
+    const int64_t length = length_of(t), segments = segment_count(t, along);
+    if (length > kReduceRange) {
+      const int64_t parts = (length + kReduceRange - 1) / kReduceRange;
+      for (int64_t s = 0; s < segments; ++s) {
+        double total = 0;
+        for (int64_t b = 0; b < parts; ++b, ++partial) {
+          total = op(k) == ReduceOp::kMax ? math::max(total, *partial) : total + *partial;
+        }
+        out[s] = total;
+      }
+    }
+    out += segments;
+  }
+}
+
+void Call::reduce_columns(int k, double* totals) {
+  std::vector<Piece> pieces;
+  int64_t partial_count = 0;
+  const auto blocks_of = [](const TensorArgs& t) { return std::max<int64_t>(1, (t.rows + kColumnRows - 1) / kColumnRows); };
+  for (const TensorArgs& t : call_.tensors) partial_count += blocks_of(t) * t.cols;
+  std::vector<double> partials(partial_count);
+  double* partial = partials.data();
+  for (int64_t i = 0; i < int64_t(call_.tensors.size()); ++i) {
+    const TensorArgs& t = call_.tensors[i];
+    for (int64_t block = 0; block < blocks_of(t); ++block, partial += t.cols) {
+      const int64_t row_begin = block * kColumnRows, row_end = std::min(t.rows, row_begin + kColumnRows);
+      for (int64_t c = 0; c < t.cols; c += kColumnBlock) {
+        pieces.push_back({i, c, std::min(t.cols, c + kColumnBlock), row_begin, row_end, partial + c});
+      }
+    }
+  }
+  parallel(int64_t(pieces.size()), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t p = begin; p < end; ++p) {
+      const Piece& piece = pieces[p];
+      kernels_.reduce_columns(task(piece.tensor, nullptr), k, piece.row_begin, piece.row_end, piece.begin, piece.end,
+                              piece.out);
+    }
+  });
+  partial = partials.data();
+  for (const TensorArgs& t : call_.tensors) {
+    for (int64_t block = 0; block < blocks_of(t); ++block, partial += t.cols) {
+      for (int64_t c = 0; c < t.cols; ++c) {
+        const double value = partial[c];
+        totals[c] = block == 0 ? value : op(k) == ReduceOp::kMax ? math::max(totals[c], value) : totals[c] + value;
+      }
+    }
+    totals += t.cols;
+  }
+}
+
+void Call::finalize(int k) {
+  set_completed(k);
+  if (axis(k) != Axis::kTensor || k >= kernels_.reductions) return;
+  for (int64_t i = 0; i < int64_t(call_.tensors.size()); ++i) {
+    kernels_.finalize(task(i, nullptr), k, call_.common.totals[next_offset_ + i]);
+  }
+}
+
+}  // namespace
+
+void run_step(const Kernels& kernels, const StepCall& step, ParallelFor parallel_for) {
+  if (step.common.found_inf != nullptr && *step.common.found_inf != 0.0f) return;
+  Call call(kernels, step, parallel_for);
+  const int reductions = call.reductions();
+  for (int k = 0; k < reductions; ++k) {
+    if (step.stage == kWholeStep || step.stage == 2 * k) call.reduce(k);
+    if (step.stage == kWholeStep || step.stage == 2 * k + 1) call.finalize(k);
+  }
+  if (step.stage == kWholeStep || step.stage == 2 * reductions) {
+    call.set_completed(reductions);
+    call.map();
+  }
+}
+
+}  // namespace momentum::cpu

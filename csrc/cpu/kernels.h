@@ -1,0 +1,44 @@
+// What the CPU driver needs of a rule: a table of functions, built once per instruction set.
+#pragma once
+
+#include <cstdint>
+
+#include "core/call.h"
+#include "core/prepare.h"
+
+namespace momentum::cpu {
+
+// Large enough for the Constants of any rule; checked where the tables are built.
+inline constexpr int kConstantsSize = 320;
+
+struct alignas(16) ConstantsStorage {
+  unsigned char bytes[kConstantsSize];
+};
+
+// One tensor of a call, as a kernel sees it.
+struct Task {
+  const CommonArgs* common;
+  const TensorArgs* tensor;
+  const ConstantsStorage* constants;  // [2]: for float and for double arithmetic
+  const TotalsLayout* layout;
+  const double* segment_totals;  // totals of this tensor's rows or columns, for rules that use them
+  int64_t index;
+  Axis axis;  // of the segments
+};
+
+struct Kernels {
+  // Constants for float and for double arithmetic.
+  void (*constants)(const CommonArgs&, ConstantsStorage* two);
+  // Elements [begin, end) of the map.
+  void (*map)(const Task&, int64_t begin, int64_t end);
+  // The total of elements [begin, end) of reduction k.
+  double (*reduce)(const Task&, int k, int64_t begin, int64_t end);
+  // Rows [row_begin, row_end) of columns [begin, end) of reduction k, into totals[0 .. end - begin).
+  void (*reduce_columns)(const Task&, int k, int64_t row_begin, int64_t row_end, int64_t begin, int64_t end, double* totals);
+  void (*finalize)(const Task&, int k, double total);
+  ReduceOp (*reduce_op)(int k, const double* hypers);
+  Axis (*reduce_axis)(int k, const double* hypers);
+  int reductions;  // the rule's own
+};
+
+}  // namespace momentum::cpu

@@ -1,0 +1,120 @@
+// The map on the CPU: one pass over a range of one tensor.
+//
+// Streams whose storage type is the arithmetic type are used in place and whole ranges run in one loop; the others are decoded
+// to a tile, stepped, and encoded again, so rules and formats meet only in first-level cache and never in the type system.
+#pragma once
+
+#include "core/prepare.h"
+#include "cpu/kernels.h"
+#include "cpu/stream.h"
+
+namespace momentum::cpu::MOMENTUM_ISA {
+
+// kActive: how many states are stored (optional ones come last). All streams have the arithmetic type here.
+template <class Rule, class T, int kActive, bool kEma, bool kSegments>
+static inline void step_tile(const Frame<T>& frame, const typename Rule::template Scalars<T>& scalars, int64_t n,
+                             T* __restrict p, const T* __restrict g, T* const* states, T* __restrict ema,
+                             const T* __restrict totals) {
+  T* __restrict x0 = kActive > 0 ? states[0] : nullptr;
+  T* __restrict x1 = kActive > 1 ? states[1] : nullptr;
+  T* __restrict x2 = kActive > 2 ? states[2] : nullptr;
+  T* __restrict x3 = kActive > 3 ? states[3] : nullptr;
+  const Frame<T> f = frame;
+  const typename Rule::template Scalars<T> s = scalars;
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; ++i) {
+    T x[kMaxStates] = {};
+    if constexpr (kActive > 0) x[0] = x0[i];
+    if constexpr (kActive > 1) x[1] = x1[i];
+    if constexpr (kActive > 2) x[2] = x2[i];
+    if constexpr (kActive > 3) x[3] = x3[i];
+    T value = p[i];
+    T total = T(0);
+    if constexpr (kSegments) total = totals[i];
+    step_element<Rule, T>(f, s, g[i], value, x, total);
+    p[i] = value;
+    if constexpr (kActive > 0) x0[i] = x[0];
+    if constexpr (kActive > 1) x1[i] = x[1];
+    if constexpr (kActive > 2) x2[i] = x[2];
+    if constexpr (kActive > 3) x3[i] = x[3];
+    if constexpr (kEma) ema[i] += f.ema_weight * (value - ema[i]);
+  }
+}
+
+template <class Rule, class T>
+static inline Prepared<Rule, T> prepare_task(const Task& task) {
+  const TensorArgs& t = *task.tensor;
+  const auto& constants = *reinterpret_cast<const typename Rule::template Constants<T>*>(task.constants[sizeof(T) == 8].bytes);
+  const unsigned present = t.present_states();
+  return prepare<Rule, T>(*task.common, constants, *task.layout,
+                          {task.index, t.lr, t.weight_decay, t.numel, t.rows, t.cols, present, t.scalars});
+}
+
+template <class Rule, class T, int kActive, bool kEma>
+static void map_range(const Task& task, int64_t begin, int64_t end) {
+  constexpr bool kSegments = uses_segments<Rule>();
+  constexpr int kBuffers = 4 + kActive;
+  alignas(64) T buffers[kBuffers][kTile];
+  alignas(64) uint32_t random[kTile];
+  const TensorArgs& t = *task.tensor;
+  const CommonArgs& common = *task.common;
+  const Prepared<Rule, T> prepared = prepare_task<Rule, T>(task);
+  const bool is_fresh = fresh<Rule, T>(prepared.scalars);
+
+  const ParamStream<T> param(t, common, uint32_t(prepared.context.step), buffers[0], buffers[1], random);
+  const TileStream<T> grad = make_stream<T>(t.grad, t.grad_dtype, buffers[2]);
+  const TileStream<T> ema = make_stream<T>(t.ema, t.ema_dtype, buffers[3]);
+  TileStream<T> states[kActive > 0 ? kActive : 1];
+  bool direct = param.direct && grad.direct && (!kEma || ema.direct) && !kSegments;
+  for (int k = 0; k < kActive; ++k) {
+    states[k] = make_stream<T>(t.states[k], t.state_dtypes[k], buffers[4 + k]);
+    direct = direct && states[k].direct;
+  }
+  alignas(64) T totals[kSegments ? kTile : 1];
+
+  const int64_t stride = direct ? end - begin : kTile;
+  for (int64_t i = begin; i < end; i += stride) {
+    const int64_t n = end - i < stride ? end - i : stride;
+    const int tile = int(n);  // meaningful where a stream is not direct, and then at most kTile
+    T* p = param.open(i, tile);
+    const T* g = grad.open(i, tile, true);
+    T* e = kEma ? ema.open(i, tile, true) : nullptr;
+    T* x[kMaxStates] = {};
+    for (int k = 0; k < kActive; ++k) x[k] = states[k].open(i, tile, !is_fresh);
+    if constexpr (kSegments) spread_totals<T>(task.axis, t.cols, task.segment_totals, i, tile, totals);
+    step_tile<Rule, T, kActive, kEma, kSegments>(prepared.frame, prepared.scalars, n, p, g, x, e, totals);
+    param.close(i, tile, p);
+    if (kEma) ema.close(i, tile);
+    for (int k = 0; k < kActive; ++k) states[k].close(i, tile);
+  }
+}
+
+template <class Rule, class T, int kActive>
+static void map_active(const Task& task, int64_t begin, int64_t end) {
+  if (task.tensor->ema != nullptr) {
+    map_range<Rule, T, kActive, true>(task, begin, end);
+  } else {
+    map_range<Rule, T, kActive, false>(task, begin, end);
+  }
+}
+
+template <class Rule, class T>
+static void map_typed(const Task& task, int64_t begin, int64_t end) {
+  constexpr int kRequired = required_state_count<Rule>(), kAll = state_count<Rule>();
+  if constexpr (kRequired < kAll) {
+    static_assert(kAll - kRequired == 1, "at most one optional state");
+    if (task.tensor->states[kAll - 1] != nullptr) return map_active<Rule, T, kAll>(task, begin, end);
+  }
+  map_active<Rule, T, kRequired>(task, begin, end);
+}
+
+template <class Rule>
+static void map_task(const Task& task, int64_t begin, int64_t end) {
+  if (task.tensor->param_dtype == DType::kFloat64) {
+    map_typed<Rule, double>(task, begin, end);
+  } else {
+    map_typed<Rule, float>(task, begin, end);
+  }
+}
+
+}  // namespace momentum::cpu::MOMENTUM_ISA

@@ -1,0 +1,152 @@
+// Reductions on the CPU: partial totals of ranges, whose borders depend on the tensor alone.
+//
+// Inside a tile, 64 lanes add in the arithmetic type (16 terms each); lanes, tiles and ranges are combined in double, so the
+// error does not grow with the size of the tensor.
+#pragma once
+
+#include "core/prepare.h"
+#include "cpu/kernels.h"
+#include "cpu/map.h"
+#include "cpu/stream.h"
+
+namespace momentum::cpu::MOMENTUM_ISA {
+
+inline constexpr int kLanes = 64;
+
+// The operands of reduction k for elements [begin, begin + n), n <= kTile.
+template <class Rule, class T>
+struct MeasureTile {
+  const Task& task;
+  const Prepared<Rule, T>& prepared;
+  int k;
+  T buffers[2 + kMaxStates][kTile];
+
+  void fill(int64_t begin, int n, T* __restrict out) {
+    constexpr int kStates = state_count<Rule>();
+    const TensorArgs& t = *task.tensor;
+    const bool own = k < reduction_count<Rule>();
+    const bool is_fresh = fresh<Rule, T>(prepared.scalars);
+    const T* p = open(t.param, t.param_dtype, buffers[0], begin, n);
+    const T* g = open(t.grad, t.grad_dtype, buffers[1], begin, n);
+    const T* x[kMaxStates] = {};
+    for (int s = 0; s < kStates; ++s) {
+      const bool read = t.states[s] != nullptr && !is_fresh && (!own || (reduction_reads<Rule>() >> s & 1u) != 0);
+      if (read) {
+        x[s] = open(t.states[s], t.state_dtypes[s], buffers[2 + s], begin, n);
+      } else {
+        for (int i = 0; i < n; ++i) buffers[2 + s][i] = T(0);
+        x[s] = buffers[2 + s];
+      }
+    }
+    const Frame<T> frame = prepared.frame;
+    const auto scalars = prepared.scalars;
+    const int reduction = k;
+#pragma GCC ivdep
+    for (int i = 0; i < n; ++i) {
+      T state[kMaxStates] = {};
+      for (int s = 0; s < kStates; ++s) state[s] = x[s][i];
+      out[i] = measure<Rule, T>(reduction, frame, scalars, g[i], p[i], state);
+    }
+  }
+
+  static const T* open(const void* base, DType dtype, T* buffer, int64_t begin, int n) {
+    if (dtype == native_dtype<T>()) return at<T>(base, begin);
+    decode<T>(dtype, base, begin, n, buffer);
+    return buffer;
+  }
+};
+
+template <class T>
+static inline double combine(ReduceOp op, double a, T b) {
+  return op == ReduceOp::kMax ? math::max(a, double(b)) : a + double(b);
+}
+
+template <class T>
+static inline double total_of_tile(ReduceOp op, const T* __restrict values, int n) {
+  T lanes[kLanes] = {};
+  int i = 0;
+  if (op == ReduceOp::kMax) {
+    for (; i + kLanes <= n; i += kLanes) {
+      for (int j = 0; j < kLanes; ++j) lanes[j] = math::max(lanes[j], values[i + j]);
+    }
+  } else {
+    for (; i + kLanes <= n; i += kLanes) {
+      for (int j = 0; j < kLanes; ++j) lanes[j] += values[i + j];
+    }
+  }
+  double total = 0;
+  for (int j = 0; j < kLanes; ++j) total = combine(op, total, lanes[j]);
+  for (; i < n; ++i) total = combine(op, total, values[i]);
+  return total;
+}
+
+template <class Rule, class T>
+static double reduce_typed(const Task& task, int k, int64_t begin, int64_t end) {
+  const Prepared<Rule, T> prepared = prepare_task<Rule, T>(task);
+  const ReduceOp op = reduce_op<Rule>(k, task.common->hypers);
+  MeasureTile<Rule, T> measure_tile{task, prepared, k, {}};
+  alignas(64) T values[kTile];
+  double total = 0;
+  for (int64_t i = begin; i < end; i += kTile) {
+    const int n = int(end - i < kTile ? end - i : kTile);
+    measure_tile.fill(i, n, values);
+    total = combine(op, total, total_of_tile(op, values, n));
+  }
+  return total;
+}
+
+template <class Rule, class T>
+static void reduce_columns_typed(const Task& task, int k, int64_t row_begin, int64_t row_end, int64_t begin, int64_t end,
+                                 double* totals) {
+  const Prepared<Rule, T> prepared = prepare_task<Rule, T>(task);
+  const ReduceOp op = reduce_op<Rule>(k, task.common->hypers);
+  MeasureTile<Rule, T> measure_tile{task, prepared, k, {}};
+  alignas(64) T values[kTile];
+  for (int64_t c = 0; c < end - begin; ++c) totals[c] = 0;
+  for (int64_t row = row_begin; row < row_end; ++row) {
+    for (int64_t c = begin; c < end; c += kTile) {
+      const int n = int(end - c < kTile ? end - c : kTile);
+      measure_tile.fill(row * task.tensor->cols + c, n, values);
+      double* __restrict out = totals + (c - begin);
+      if (op == ReduceOp::kMax) {
+        for (int i = 0; i < n; ++i) out[i] = math::max(out[i], double(values[i]));
+      } else {
+        for (int i = 0; i < n; ++i) out[i] += double(values[i]);
+      }
+    }
+  }
+}
+
+template <class Rule>
+static double reduce_task(const Task& task, int k, int64_t begin, int64_t end) {
+  return task.tensor->param_dtype == DType::kFloat64 ? reduce_typed<Rule, double>(task, k, begin, end)
+                                                     : reduce_typed<Rule, float>(task, k, begin, end);
+}
+
+template <class Rule>
+static void reduce_columns_task(const Task& task, int k, int64_t row_begin, int64_t row_end, int64_t begin, int64_t end,
+                                double* totals) {
+  if (task.tensor->param_dtype == DType::kFloat64) {
+    reduce_columns_typed<Rule, double>(task, k, row_begin, row_end, begin, end, totals);
+  } else {
+    reduce_columns_typed<Rule, float>(task, k, row_begin, row_end, begin, end, totals);
+  }
+}
+
+template <class Rule, class T>
+static void finalize_typed(const Task& task, int k, double total) {
+  const auto& constants = *reinterpret_cast<const typename Rule::template Constants<T>*>(task.constants[sizeof(T) == 8].bytes);
+  const Prepared<Rule, T> prepared = prepare_task<Rule, T>(task);
+  finalize<Rule, T>(k, constants, prepared.context, total, task.tensor->scalars);
+}
+
+template <class Rule>
+static void finalize_task(const Task& task, int k, double total) {
+  if (task.tensor->param_dtype == DType::kFloat64) {
+    finalize_typed<Rule, double>(task, k, total);
+  } else {
+    finalize_typed<Rule, float>(task, k, total);
+  }
+}
+
+}  // namespace momentum::cpu::MOMENTUM_ISA

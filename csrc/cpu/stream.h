@@ -1,0 +1,90 @@
+// Streams of one tile on their way between storage and arithmetic type.
+//
+// Part of the per-instruction-set code: everything lives in a namespace of its own, so that the linker cannot merge functions
+// built for different processors.
+#pragma once
+
+#include <cstdint>
+
+#include "core/call.h"
+#include "core/dtype.h"
+
+#ifndef MOMENTUM_ISA
+#error "compiled once per instruction set, with MOMENTUM_ISA defined"
+#endif
+
+namespace momentum::cpu::MOMENTUM_ISA {
+
+// Elements decoded at a time: the buffers of all streams stay in the first-level cache.
+inline constexpr int kTile = 1024;
+
+template <class T>
+constexpr DType native_dtype() {
+  return sizeof(T) == 8 ? DType::kFloat64 : DType::kFloat32;
+}
+
+template <class Storage>
+static inline const Storage* at(const void* base, int64_t i) {
+  return static_cast<const Storage*>(base) + i;
+}
+
+// Defined in stream.isa.cpp for float and double: called once per tile, compiled once per instruction set.
+template <class T>
+void decode(DType dtype, const void* base, int64_t begin, int n, T* out);
+template <class T>
+void encode(DType dtype, void* base, int64_t begin, int n, const T* values);
+template <class T>
+void encode_stochastic(DType dtype, void* base, int64_t begin, int n, const T* values, const uint32_t* random);
+
+// Random words for local elements begin .. begin + n of a tensor.
+void fill_random(const TensorArgs& tensor, uint32_t step, int64_t begin, int n, uint32_t* out);
+
+// A stream that the arithmetic can use in place, or a buffer that stands for one tile of it.
+template <class T>
+struct TileStream {
+  void* base = nullptr;
+  DType dtype = DType::kFloat32;
+  bool direct = false;
+  T* buffer = nullptr;
+
+  T* open(int64_t begin, int n, bool read) const {
+    if (direct) return static_cast<T*>(base) + begin;
+    if (read) decode<T>(dtype, base, begin, n, buffer);
+    return buffer;
+  }
+  void close(int64_t begin, int n) const {
+    if (!direct) encode<T>(dtype, base, begin, n, buffer);
+  }
+};
+
+template <class T>
+static inline TileStream<T> make_stream(const void* base, DType dtype, T* buffer) {
+  return {const_cast<void*>(base), dtype, base != nullptr && dtype == native_dtype<T>(), buffer};
+}
+
+// The totals of the rows or columns that elements [begin, begin + n) belong to.
+template <class T>
+void spread_totals(Axis axis, int64_t cols, const double* segment_totals, int64_t begin, int n, T* out);
+
+// The parameter as the arithmetic sees it: plain storage, a master copy beside it, or a Kahan pair of storage values.
+template <class T>
+class ParamStream {
+ public:
+  // `buffer` and `pair` hold one tile, `random` its random words.
+  ParamStream(const TensorArgs& tensor, const CommonArgs& common, uint32_t step, T* buffer, T* pair, uint32_t* random);
+
+  T* open(int64_t begin, int n) const;
+  void close(int64_t begin, int n, const T* values) const;
+
+  bool direct;  // the arithmetic works on the storage itself
+
+ private:
+  const TensorArgs& t_;
+  uint32_t step_;
+  T* buffer_;
+  T* pair_;
+  uint32_t* random_;
+  bool master_, kahan_, stochastic_;
+};
+
+}  // namespace momentum::cpu::MOMENTUM_ISA

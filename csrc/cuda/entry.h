@@ -1,0 +1,148 @@
+// The tensor table that travels in the 32 KB of a launch's parameters.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include "core/call.h"
+#include "core/prepare.h"
+
+namespace momentum::cuda {
+
+inline constexpr int kThreads = 256;
+inline constexpr int kChunk = 8192;            // elements a block takes at a time
+inline constexpr int kReduceRange = 8192;      // elements per partial total
+inline constexpr int kWarpSegment = 2048;      // segments up to this length are reduced by one warp each
+inline constexpr int kColumnRows = 128;        // rows per partial total of a column
+inline constexpr int kParameterBytes = 32764;  // what CUDA grants from 12.1 on
+inline constexpr int kWarps = kThreads / 32;
+
+// Stream numbers within Entry::dtypes (4 bits each) and Entry::aligned (1 bit each).
+inline constexpr int kParamStream = 0, kGradStream = 1, kResidualStream = 2, kEmaStream = 3, kFirstState = 4;
+
+template <int kTag>
+struct Nothing {};
+
+struct ScalarsPart {
+  float* scalars;
+};
+
+struct SegmentPart {
+  int64_t rows, cols;
+  int64_t segment_begin;  // this tensor's first segment among those of the call
+};
+
+// Streams and facts that most steps do without.
+struct ExtraPart {
+  void* residual;
+  void* ema;
+  uint64_t seed;
+  int64_t shard_offset, shard_inner, shard_stride;
+};
+
+// Where a reduction leaves this tensor's partial totals.
+struct ReducePart {
+  int64_t rows, cols;
+  int64_t total_begin;    // first total of this tensor
+  int64_t partial_begin;  // first partial total
+  int64_t ticket_begin;   // first arrival counter
+};
+
+template <int kStored>
+struct EntryBase {
+  void* param;
+  const void* grad;
+  void* states[kStored > 0 ? kStored : 1];
+  int64_t numel;
+  double lr, weight_decay;
+  uint32_t index;        // in the call's lists
+  uint32_t first_chunk;  // of this launch
+  uint32_t dtypes;
+  uint16_t aligned;
+  uint8_t shift;  // groups start at elements -shift, V - shift, ...
+  bool wide;      // every stream has two bytes per element: groups of eight
+};
+
+// kFull: with optional states and ExtraPart.
+template <class Rule, bool kFull>
+struct MapEntry : EntryBase<kFull ? state_count<Rule>() : required_state_count<Rule>()>,
+                  std::conditional_t<(scalar_count<Rule>() > 0), ScalarsPart, Nothing<0>>,
+                  std::conditional_t<uses_segments<Rule>(), SegmentPart, Nothing<1>>,
+                  std::conditional_t<kFull, ExtraPart, Nothing<2>> {
+  static constexpr int kStored = kFull ? state_count<Rule>() : required_state_count<Rule>();
+};
+
+template <class Rule>
+struct ReduceEntry : EntryBase<state_count<Rule>()>,
+                     std::conditional_t<(scalar_count<Rule>() > 0), ScalarsPart, Nothing<0>>,
+                     ReducePart {
+  static constexpr int kStored = state_count<Rule>();
+};
+
+template <class Rule, class T, class EntryType>
+struct Header {
+  CommonArgs common;
+  TotalsLayout layout;
+  typename Rule::template Constants<T> constants;
+  uint32_t chunks;  // of this launch
+  uint32_t entries;
+  // Reductions only.
+  int reduction;
+  Axis axis;
+  bool finalize;
+  double* partials;
+  uint32_t* tickets;
+};
+
+template <class Rule, class T, class EntryType>
+struct Params {
+  using Entry = EntryType;
+  static constexpr int kCapacity = (kParameterBytes - int(sizeof(Header<Rule, T, EntryType>)) - 16) / int(sizeof(EntryType));
+  Header<Rule, T, EntryType> header;
+  EntryType table[kCapacity];
+};
+
+__device__ __forceinline__ DType stream_dtype(uint32_t dtypes, int stream) { return DType((dtypes >> (4 * stream)) & 15u); }
+__device__ __forceinline__ bool stream_aligned(uint32_t aligned, int stream) { return ((aligned >> stream) & 1u) != 0; }
+
+// The tensor a chunk belongs to: the last entry that starts at or before it.
+template <class ParamsType>
+__device__ __forceinline__ uint32_t find_entry(const ParamsType& params, uint32_t chunk) {
+  uint32_t low = 0, high = params.header.entries;
+  while (high - low > 1) {
+    const uint32_t middle = (low + high) / 2;
+    if (params.table[middle].first_chunk <= chunk) {
+      low = middle;
+    } else {
+      high = middle;
+    }
+  }
+  return low;
+}
+
+template <class Rule, class EntryType>
+__device__ __forceinline__ TensorFacts facts_of(const EntryType& e) {
+  TensorFacts facts{};
+  facts.index = e.index;
+  facts.lr = e.lr;
+  facts.weight_decay = e.weight_decay;
+  facts.numel = e.numel;
+  if constexpr (requires { e.rows; }) {
+    facts.rows = e.rows;
+    facts.cols = e.cols;
+  }
+  facts.present = (1u << required_state_count<Rule>()) - 1u;
+#pragma unroll
+  for (int k = required_state_count<Rule>(); k < EntryType::kStored; ++k)
+    facts.present |= e.states[k] != nullptr ? 1u << k : 0u;
+  if constexpr (requires { e.scalars; }) facts.scalars = e.scalars;
+  return facts;
+}
+
+template <class Rule, class T, class ParamsType>
+__device__ __forceinline__ typename Rule::template Constants<T> constants_of(const ParamsType& params) {
+  if (params.header.common.device_hypers) return make_constants<Rule, T>(params.header.common);
+  return params.header.constants;
+}
+
+}  // namespace momentum::cuda

@@ -1,0 +1,217 @@
+// The map on the GPU: one pass over a list of tensors, whatever their number, dtypes and alignment.
+//
+// A persistent grid strides over chunks of kChunk elements. A thread takes eight elements (four in double) at a time, in groups
+// of V neighbours that one 16-byte access can move: V = 4 in general, 8 when every stream has two bytes per element, 2 in
+// double. The 32 lanes of a warp hold 32 V consecutive elements, so a block format of 128 elements finishes within one warp:
+// its absmax is a reduction over the lanes between the rule and the store. Bytes moved per element: each stream once in, each
+// written stream once out. Register use is bounded by ptxas checks.
+#pragma once
+
+#include "core/philox.h"
+#include "core/prepare.h"
+#include "cuda/access.h"
+#include "cuda/entry.h"
+
+namespace momentum::cuda {
+
+template <class T>
+constexpr int elements_per_thread() {
+  return sizeof(T) == 8 ? 4 : 8;
+}
+
+__device__ __forceinline__ uint32_t pick_word(const PhiloxWords& words, uint32_t k) {
+  return k == 0 ? words.word[0] : k == 1 ? words.word[1] : k == 2 ? words.word[2] : words.word[3];
+}
+
+// Random words for local elements i .. i + V, by their index in the whole tensor.
+template <int V>
+__device__ __forceinline__ void random_group(const ExtraPart& e, uint32_t step, int64_t i, uint32_t* random) {
+  PhiloxWords words{};
+  uint64_t group = ~uint64_t(0);
+#pragma unroll
+  for (int v = 0; v < V; ++v) {
+    int64_t element = i + v;
+    if (e.shard_inner != 0) element = element / e.shard_inner * e.shard_stride + element % e.shard_inner;
+    element += e.shard_offset;
+    if (uint64_t(element) >> 2 != group) {
+      group = uint64_t(element) >> 2;
+      words = philox_group(e.seed, step, group);
+    }
+    random[v] = pick_word(words, uint32_t(element) & 3u);
+  }
+}
+
+// The totals of the rows or columns of elements i .. i + V.
+template <class T, int V>
+__device__ __forceinline__ void load_totals(const SegmentPart& e, const double* totals, Axis axis, int64_t i, int64_t numel,
+                                            T* out) {
+  const int64_t first = i > 0 ? i : 0;
+  int64_t row = first / e.cols, col = first - row * e.cols;
+#pragma unroll
+  for (int v = 0; v < V; ++v) {
+    out[v] = T(1);
+    if (i + v < 0 || i + v >= numel) continue;
+    out[v] = T(totals[e.segment_begin + (axis == Axis::kRow ? row : col)]);
+    if (++col == e.cols) {
+      col = 0;
+      ++row;
+    }
+  }
+}
+
+template <class Rule, class T, bool kFull, int V>
+__device__ __forceinline__ void map_chunk(const Params<Rule, T, MapEntry<Rule, kFull>>& params, const MapEntry<Rule, kFull>& e,
+                                          const Prepared<Rule, T>& prepared, int64_t begin) {
+  constexpr int kStored = MapEntry<Rule, kFull>::kStored;
+  constexpr int kGroups = elements_per_thread<T>() / V;
+  constexpr int kTile = kThreads * elements_per_thread<T>();
+  const CommonArgs& common = params.header.common;
+  const bool is_fresh = fresh<Rule, T>(prepared.scalars);
+  const int64_t numel = e.numel;
+  const auto dtype = [&](int stream) { return stream_dtype(e.dtypes, stream); };
+  const auto aligned = [&](int stream) { return stream_aligned(e.aligned, stream); };
+
+  for (int tile = 0; tile < kChunk && begin + tile < numel; tile += kTile) {
+    Raw param[kGroups], grad[kGroups], state[kStored > 0 ? kStored : 1][kGroups], residual[kGroups], ema[kGroups];
+    const int64_t first = begin + tile + int64_t(threadIdx.x) * V;
+#pragma unroll
+    for (int j = 0; j < kGroups; ++j) {
+      const int64_t i = first + j * kThreads * V;
+      param[j] = load_group<V>(e.param, dtype(kParamStream), aligned(kParamStream), i, numel);
+      grad[j] = load_group<V>(e.grad, dtype(kGradStream), aligned(kGradStream), i, numel);
+#pragma unroll
+      for (int k = 0; k < kStored; ++k) {
+        state[k][j] = {{0, 0, 0, 0}};
+        const bool stored = k < required_state_count<Rule>() || e.states[k] != nullptr;
+        if (stored && !is_fresh) {
+          state[k][j] = load_group<V>(e.states[k], dtype(kFirstState + k), aligned(kFirstState + k), i, numel);
+        }
+      }
+      if constexpr (kFull) {
+        residual[j] = ema[j] = {{0, 0, 0, 0}};
+        if (e.residual != nullptr) {
+          residual[j] = load_group<V>(e.residual, dtype(kResidualStream), aligned(kResidualStream), i, numel);
+        }
+        if (e.ema != nullptr) ema[j] = load_group<V>(e.ema, dtype(kEmaStream), aligned(kEmaStream), i, numel);
+      }
+    }
+#pragma unroll
+    for (int j = 0; j < kGroups; ++j) {
+      const int64_t i = first + j * kThreads * V;
+      T p[V], g[V], x[V][kMaxStates], total[V];
+      decode_group<T, V>(dtype(kParamStream), param[j], p);
+      decode_group<T, V>(dtype(kGradStream), grad[j], g);
+#pragma unroll
+      for (int k = 0; k < kStored; ++k) {
+        T values[V];
+        decode_group<T, V>(dtype(kFirstState + k), state[k][j], values);
+#pragma unroll
+        for (int v = 0; v < V; ++v) x[v][k] = values[v];
+      }
+#pragma unroll
+      for (int k = kStored; k < kMaxStates; ++k) {
+#pragma unroll
+        for (int v = 0; v < V; ++v) x[v][k] = T(0);
+      }
+      if constexpr (kFull) {
+        if (e.residual != nullptr) {
+          T low[V];
+          decode_group<T, V>(dtype(kResidualStream), residual[j], low);
+#pragma unroll
+          for (int v = 0; v < V; ++v) p[v] = common.residual == ResidualKind::kMaster ? low[v] : p[v] + low[v];
+        }
+      }
+      if constexpr (uses_segments<Rule>()) {
+        load_totals<T, V>(e, common.totals, params.header.axis, i, numel, total);
+      } else {
+#pragma unroll
+        for (int v = 0; v < V; ++v) total[v] = T(0);
+      }
+#pragma unroll
+      for (int v = 0; v < V; ++v) step_element<Rule, T>(prepared.frame, prepared.scalars, g[v], p[v], x[v], total[v]);
+
+      const auto store = [&](void* base, int stream, const T* values) {
+        store_group<V>(base, dtype(stream), aligned(stream), i, numel, encode_group<T, V>(dtype(stream), values));
+      };
+#pragma unroll
+      for (int k = 0; k < kStored; ++k) {
+        if (k >= required_state_count<Rule>() && e.states[k] == nullptr) continue;
+        T values[V];
+#pragma unroll
+        for (int v = 0; v < V; ++v) values[v] = x[v][k];
+        store(e.states[k], kFirstState + k, values);
+      }
+      if constexpr (!kFull) {
+        store(e.param, kParamStream, p);
+      } else {
+        const bool stochastic = common.rounding == Rounding::kStochastic && item_size(dtype(kParamStream)) == 2 &&
+                                common.residual != ResidualKind::kKahan;
+        Raw stored;
+        if (stochastic) {
+          uint32_t random[V];
+          random_group<V>(e, uint32_t(prepared.context.step), i, random);
+          stored = encode_group_stochastic<T, V>(dtype(kParamStream), p, random);
+        } else {
+          stored = encode_group<T, V>(dtype(kParamStream), p);
+        }
+        store_group<V>(e.param, dtype(kParamStream), aligned(kParamStream), i, numel, stored);
+        if (e.ema != nullptr) {
+          T average[V];
+          decode_group<T, V>(dtype(kEmaStream), ema[j], average);
+#pragma unroll
+          for (int v = 0; v < V; ++v) average[v] += prepared.frame.ema_weight * (p[v] - average[v]);
+          store(e.ema, kEmaStream, average);
+        }
+        if (e.residual != nullptr) {
+          T rest[V];
+          decode_group<T, V>(dtype(kParamStream), stored, rest);
+#pragma unroll
+          for (int v = 0; v < V; ++v) rest[v] = common.residual == ResidualKind::kMaster ? p[v] : p[v] - rest[v];
+          store(e.residual, kResidualStream, rest);
+        }
+      }
+    }
+  }
+}
+
+// The block that finishes last counts the step: by then every block has read the old number.
+template <class ParamsType>
+__device__ __forceinline__ void count_step(const ParamsType& params, uint32_t* arrivals) {
+  __shared__ bool last;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    __threadfence();
+    last = atomicAdd(arrivals, 1u) == gridDim.x - 1;
+  }
+  __syncthreads();
+  if (!last) return;
+  for (uint32_t i = threadIdx.x; i < params.header.entries; i += kThreads) {
+    params.header.common.steps[params.table[i].index] += 1.0f;
+  }
+  if (threadIdx.x == 0) atomicExch(arrivals, 0u);
+}
+
+template <class Rule, class T, bool kFull>
+__global__ void __launch_bounds__(kThreads)
+    map_kernel(const Params<Rule, T, MapEntry<Rule, kFull>> __grid_constant__ params, uint32_t* arrivals) {
+  const CommonArgs& common = params.header.common;
+  if (common.found_inf != nullptr && *common.found_inf != 0.0f) return;
+  const auto constants = constants_of<Rule, T>(params);
+  for (uint32_t chunk = blockIdx.x; chunk < params.header.chunks; chunk += gridDim.x) {
+    const auto& e = params.table[find_entry(params, chunk)];
+    const Prepared<Rule, T> prepared = prepare<Rule, T>(common, constants, params.header.layout, facts_of<Rule>(e));
+    const int64_t begin = int64_t(chunk - e.first_chunk) * kChunk - e.shift;
+    if constexpr (sizeof(T) == 8) {
+      map_chunk<Rule, T, kFull, 2>(params, e, prepared, begin);
+    } else {
+      if (e.wide) {
+        map_chunk<Rule, T, kFull, 8>(params, e, prepared, begin);
+      } else {
+        map_chunk<Rule, T, kFull, 4>(params, e, prepared, begin);
+      }
+    }
+  }
+  count_step(params, arrivals);
+}
+
+}  // namespace momentum::cuda

@@ -1,0 +1,356 @@
+// The host side of the kernels of one rule.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <memory>
+#include <vector>
+
+#include "core/reductions.h"
+#include "cuda/driver.h"
+#include "cuda/map.h"
+#include "cuda/reduce.h"
+
+namespace momentum::cuda {
+
+// Blocks of `kernel` that run at once on the current device; asked once per device.
+template <auto kKernel>
+cudaError_t resident_blocks(int* blocks) {
+  static std::atomic<int> known[64] = {};
+  int device = 0;
+  if (const cudaError_t error = cudaGetDevice(&device); error != cudaSuccess) return error;
+  *blocks = device < 64 ? known[device].load(std::memory_order_relaxed) : 0;
+  if (*blocks > 0) return cudaSuccess;
+  int multiprocessors = 0, each = 0;
+  cudaError_t error = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
+  if (error == cudaSuccess) error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&each, kKernel, kThreads, 0);
+  if (error != cudaSuccess) return error;
+  *blocks = std::max(1, multiprocessors * each);
+  if (device < 64) known[device].store(*blocks, std::memory_order_relaxed);
+  return cudaSuccess;
+}
+
+struct StreamInfo {
+  const void* data;
+  DType dtype;
+  int number;
+};
+
+// Dtypes, group width and alignment of the streams of one tensor. `anchored`: groups start at element 0.
+template <class EntryBaseType>
+void describe_streams(const StreamInfo* streams, int count, bool anchored, int float_width, bool may_widen, EntryBaseType& e) {
+  e.dtypes = 0;
+  e.aligned = 0;
+  bool wide = may_widen;
+  for (int s = 0; s < count; ++s) wide = wide && (streams[s].data == nullptr || item_size(streams[s].dtype) == 2);
+  const int width = wide ? 8 : float_width;
+  // Elements until the stream reaches a group border; -1 where no element does.
+  const auto phase = [&](const StreamInfo& s) {
+    const int size = item_size(s.dtype);
+    const auto address = reinterpret_cast<uintptr_t>(s.data);
+    if (address % size != 0) return -1;
+    return int((-(address / size)) % width);
+  };
+  int head = 0;
+  if (!anchored) {
+    int votes[16] = {};
+    for (int s = 0; s < count; ++s) {
+      if (streams[s].data != nullptr && phase(streams[s]) >= 0) ++votes[phase(streams[s])];
+    }
+    for (int h = 1; h < width; ++h) head = votes[h] > votes[head] ? h : head;
+  }
+  for (int s = 0; s < count; ++s) {
+    if (streams[s].data == nullptr) continue;
+    e.dtypes |= uint32_t(streams[s].dtype) << (4 * streams[s].number);
+    if (phase(streams[s]) == head) e.aligned |= uint16_t(1u << streams[s].number);
+  }
+  e.wide = wide;
+  e.shift = uint8_t((width - head) % width);
+}
+
+template <class Rule>
+int list_streams(const TensorArgs& t, int states, bool extra, StreamInfo* out) {
+  int count = 0;
+  out[count++] = {t.param, t.param_dtype, kParamStream};
+  out[count++] = {t.grad, t.grad_dtype, kGradStream};
+  for (int k = 0; k < states; ++k) out[count++] = {t.states[k], t.state_dtypes[k], kFirstState + k};
+  if (extra) {
+    out[count++] = {t.residual, t.residual_dtype, kResidualStream};
+    out[count++] = {t.ema, t.ema_dtype, kEmaStream};
+  }
+  return count;
+}
+
+// The tensors of a call whose arithmetic type is T, in tables of at most Params::kCapacity.
+template <class Rule, class T>
+class Runner {
+ public:
+  Runner(const StepCall& call, const Context& context) : call_(call), context_(context) {
+    for (size_t i = 0; i < call.tensors.size(); ++i) {
+      if ((call.tensors[i].param_dtype == DType::kFloat64) == (sizeof(T) == 8)) mine_.push_back(uint32_t(i));
+    }
+  }
+
+  cudaError_t map(const TotalsLayout& layout);
+  cudaError_t reduce(int k, const TotalsLayout& layout, int64_t totals_begin, bool finalize);
+  cudaError_t finalize(int k, const TotalsLayout& layout, int64_t totals_begin);
+
+ private:
+  using ReduceParams = Params<Rule, T, ReduceEntry<Rule>>;
+
+  template <class ParamsType>
+  void start(ParamsType& params, const TotalsLayout& layout) const {
+    params.header.common = call_.common;
+    params.header.layout = layout;
+    if (!call_.common.device_hypers) params.header.constants = make_constants<Rule, T>(call_.common);
+    params.header.axis = reduce_axis<Rule>(0, call_.common.hypers);
+    params.header.entries = 0;
+    params.header.chunks = 0;
+  }
+
+  template <class Entry>
+  void fill(uint32_t index, bool anchored, Entry& e) const {
+    const TensorArgs& t = call_.tensors[index];
+    constexpr bool kExtra = requires { e.residual; };
+    e.param = t.param;
+    e.grad = t.grad;
+    for (int k = 0; k < Entry::kStored; ++k) e.states[k] = t.states[k];
+    e.numel = t.numel;
+    e.lr = t.lr;
+    e.weight_decay = t.weight_decay;
+    e.index = index;
+    StreamInfo streams[4 + kMaxStates];
+    const int count = list_streams<Rule>(t, Entry::kStored, kExtra, streams);
+    const bool reduction = requires { e.partial_begin; };
+    describe_streams(streams, count, anchored, sizeof(T) == 8 ? 2 : 4, sizeof(T) == 4 && !reduction, e);
+    if constexpr (requires { e.scalars; }) e.scalars = t.scalars;
+    if constexpr (requires { e.rows; }) {
+      e.rows = t.rows;
+      e.cols = t.cols;
+    }
+    if constexpr (kExtra) {
+      e.residual = t.residual;
+      e.ema = t.ema;
+      e.seed = t.seed;
+      e.shard_offset = t.shard_offset;
+      e.shard_inner = t.shard_inner;
+      e.shard_stride = t.shard_stride;
+    }
+  }
+
+  bool needs_full() const {
+    if (call_.common.rounding == Rounding::kStochastic) return true;
+    for (const uint32_t i : mine_) {
+      const TensorArgs& t = call_.tensors[i];
+      if (t.residual != nullptr || t.ema != nullptr) return true;
+      for (int k = required_state_count<Rule>(); k < state_count<Rule>(); ++k) {
+        if (t.states[k] != nullptr) return true;
+      }
+    }
+    return false;
+  }
+
+  template <bool kFull>
+  cudaError_t map_tables(const TotalsLayout& layout);
+
+  const StepCall& call_;
+  const Context& context_;
+  std::vector<uint32_t> mine_;
+};
+
+template <class Rule, class T>
+cudaError_t Runner<Rule, T>::map(const TotalsLayout& layout) {
+  // In double only the complete kernel exists: one binary less for a rare case.
+  if constexpr (sizeof(T) == 4) {
+    if (!needs_full()) return map_tables<false>(layout);
+  }
+  return map_tables<true>(layout);
+}
+
+template <class Rule, class T>
+template <bool kFull>
+cudaError_t Runner<Rule, T>::map_tables(const TotalsLayout& layout) {
+  using MapParams = Params<Rule, T, MapEntry<Rule, kFull>>;
+  static_assert(sizeof(MapParams) <= kParameterBytes);
+  if (mine_.empty()) return cudaSuccess;
+  int resident = 0;
+  if (const cudaError_t error = resident_blocks<map_kernel<Rule, T, kFull>>(&resident); error != cudaSuccess) return error;
+  const auto params = std::make_unique<MapParams>();
+  const Axis along = reduce_axis<Rule>(0, call_.common.hypers);
+  std::vector<int64_t> segments;
+  if constexpr (uses_segments<Rule>()) {
+    segments.push_back(0);
+    for (const TensorArgs& t : call_.tensors) segments.push_back(segments.back() + segment_count(t, along));
+  }
+  auto* arrivals = reinterpret_cast<uint32_t*>(call_.common.steps + call_.tensors.size());
+  start(*params, layout);
+  const auto flush = [&]() -> cudaError_t {
+    if (params->header.entries == 0) return cudaSuccess;
+    const unsigned grid = std::max(1u, std::min(params->header.chunks, unsigned(resident)));
+    const cudaError_t error = simt::launch(map_kernel<Rule, T, kFull>, grid, kThreads, 0, context_.stream, *params, arrivals);
+    params->header.entries = params->header.chunks = 0;
+    return error;
+  };
+  for (const uint32_t index : mine_) {
+    if (params->header.entries == uint32_t(MapParams::kCapacity)) {
+      if (const cudaError_t error = flush(); error != cudaSuccess) return error;
+    }
+    auto& e = params->table[params->header.entries++];
+    fill(index, call_.common.rounding == Rounding::kStochastic, e);
+    if constexpr (uses_segments<Rule>()) e.segment_begin = segments[index];
+    e.first_chunk = params->header.chunks;
+    params->header.chunks += uint32_t((e.numel + e.shift + kChunk - 1) / kChunk * (e.numel > 0));
+  }
+  return flush();
+}
+
+template <class Rule, class T>
+cudaError_t Runner<Rule, T>::reduce(int k, const TotalsLayout& layout, int64_t totals_begin, bool finalize) {
+  static_assert(sizeof(ReduceParams) <= kParameterBytes);
+  if (mine_.empty()) return cudaSuccess;
+  const Axis along = reduce_axis<Rule>(k, call_.common.hypers);
+
+  // Pieces of one tensor: how many blocks, partial totals and arrival counters it takes.
+  struct Plan {
+    int64_t chunks, partials, tickets;
+  };
+  const auto plan_of = [&](const TensorArgs& t) -> Plan {
+    if (along == Axis::kColumn) {
+      const int64_t row_blocks = t.rows > kColumnRows ? (t.rows + kColumnRows - 1) / kColumnRows : 1;
+      const int64_t column_blocks = (t.cols + kThreads - 1) / kThreads;
+      return {row_blocks * column_blocks, row_blocks > 1 ? row_blocks * t.cols : 0, row_blocks > 1 ? column_blocks : 0};
+    }
+    const int64_t segments = along == Axis::kRow ? t.rows : 1, length = along == Axis::kRow ? t.cols : t.numel;
+    if (segments > 1 && length <= kWarpSegment) return {(segments + kWarps - 1) / kWarps, 0, 0};
+    const int64_t pieces = length > kReduceRange ? (length + kReduceRange - 1) / kReduceRange : 1;
+    return {segments * pieces, pieces > 1 ? segments * pieces : 0, pieces > 1 ? segments : 0};
+  };
+
+  int64_t partials = 0, tickets = 0;
+  for (const uint32_t index : mine_) {
+    const Plan plan = plan_of(call_.tensors[index]);
+    partials += plan.partials;
+    tickets += plan.tickets;
+  }
+  const auto params = std::make_unique<ReduceParams>();
+  start(*params, layout);
+  params->header.reduction = k;
+  params->header.axis = along;
+  params->header.finalize = finalize;
+  if (partials > 0) {
+    const size_t ticket_bytes = size_t(tickets) * sizeof(uint32_t);
+    params->header.partials = static_cast<double*>(context_.allocate(size_t(partials) * sizeof(double), context_.owner));
+    params->header.tickets = static_cast<uint32_t*>(context_.allocate(ticket_bytes, context_.owner));
+    const cudaError_t error = cudaMemsetAsync(params->header.tickets, 0, ticket_bytes, context_.stream);
+    if (error != cudaSuccess) return error;
+  }
+
+  const auto flush = [&]() -> cudaError_t {
+    int resident = 0;
+    cudaError_t error = cudaSuccess;
+    if (params->header.chunks == 0) {
+      params->header.entries = 0;
+      return error;
+    }
+    const auto go = [&]<auto kKernel>() {
+      error = resident_blocks<kKernel>(&resident);
+      if (error != cudaSuccess) return;
+      const unsigned grid = std::min(params->header.chunks, unsigned(resident));
+      error = simt::launch(kKernel, grid, kThreads, 0, context_.stream, *params);
+    };
+    if constexpr (uses_segments<Rule>()) {
+      if (along == Axis::kColumn) {
+        go.template operator()<reduce_columns_kernel<Rule, T>>();
+      } else {
+        go.template operator()<reduce_kernel<Rule, T>>();
+      }
+    } else {
+      go.template operator()<reduce_kernel<Rule, T>>();
+    }
+    params->header.entries = params->header.chunks = 0;
+    return error;
+  };
+
+  std::vector<int64_t> totals(1, totals_begin);
+  for (const TensorArgs& t : call_.tensors) totals.push_back(totals.back() + segment_count(t, along));
+  int64_t partial = 0, ticket = 0;
+  for (const uint32_t index : mine_) {
+    if (params->header.entries == uint32_t(ReduceParams::kCapacity)) {
+      if (const cudaError_t error = flush(); error != cudaSuccess) return error;
+    }
+    const Plan plan = plan_of(call_.tensors[index]);
+    auto& e = params->table[params->header.entries++];
+    fill(index, true, e);
+    e.total_begin = totals[index];
+    e.partial_begin = partial;
+    e.ticket_begin = ticket;
+    e.first_chunk = params->header.chunks;
+    params->header.chunks += uint32_t(plan.chunks);
+    partial += plan.partials;
+    ticket += plan.tickets;
+  }
+  return flush();
+}
+
+template <class Rule, class T>
+cudaError_t Runner<Rule, T>::finalize(int k, const TotalsLayout& layout, int64_t totals_begin) {
+  if constexpr (scalar_count<Rule>() > 0) {
+    if (mine_.empty() || k >= reduction_count<Rule>()) return cudaSuccess;
+    const auto params = std::make_unique<ReduceParams>();
+    start(*params, layout);
+    params->header.reduction = k;
+    params->header.finalize = true;
+    const auto flush = [&]() -> cudaError_t {
+      if (params->header.entries == 0) return cudaSuccess;
+      const unsigned grid = (params->header.entries + kThreads - 1) / kThreads;
+      const cudaError_t error = simt::launch(finalize_kernel<Rule, T>, grid, kThreads, 0, context_.stream, *params);
+      params->header.entries = 0;
+      return error;
+    };
+    for (const uint32_t index : mine_) {
+      if (params->header.entries == uint32_t(ReduceParams::kCapacity)) {
+        if (const cudaError_t error = flush(); error != cudaSuccess) return error;
+      }
+      auto& e = params->table[params->header.entries++];
+      fill(index, true, e);
+      e.total_begin = totals_begin + index;
+    }
+    return flush();
+  }
+  return cudaSuccess;
+}
+
+template <class Rule>
+cudaError_t run_rule(const StepCall& call, const Context& context) {
+  Runner<Rule, float> single(call, context);
+  Runner<Rule, double> twice(call, context);
+  const CommonArgs& common = call.common;
+  const int reductions = reduction_count<Rule>(common.cautious);
+  TotalsLayout layout;
+  int64_t totals_begin = 0;
+  cudaError_t error = cudaSuccess;
+  for (int k = 0; k < reductions && error == cudaSuccess; ++k) {
+    const Axis along = reduce_axis<Rule>(k, common.hypers);
+    const bool whole = call.stage == kWholeStep;
+    if (whole || call.stage == 2 * k) {
+      error = single.reduce(k, layout, totals_begin, whole);
+      if (error == cudaSuccess) error = twice.reduce(k, layout, totals_begin, whole);
+    } else if (call.stage == 2 * k + 1) {
+      error = single.finalize(k, layout, totals_begin);
+      if (error == cudaSuccess) error = twice.finalize(k, layout, totals_begin);
+    }
+    layout.offset[k] = totals_begin;
+    layout.per_tensor[k] = along == Axis::kTensor;
+    layout.completed = k + 1;
+    totals_begin += segment_total(call.tensors, along);
+  }
+  if (error != cudaSuccess) return error;
+  if (call.stage != kWholeStep && call.stage != 2 * reductions) return cudaSuccess;
+  if constexpr (state_count<Rule>() > 0) {  // plain statistics have no map
+    error = single.map(layout);
+    if (error == cudaSuccess) error = twice.map(layout);
+  }
+  return error;
+}
+
+}  // namespace momentum::cuda

@@ -1,0 +1,78 @@
+// One call on a GPU: current stream and scratch memory of the torch that is loaded.
+#include <dlfcn.h>
+#include <torch/csrc/stable/accelerator.h>
+
+#include <memory>
+#include <vector>
+
+#include "cuda/philox.h"
+#include "torch/device/run.h"
+#include "torch/error.h"
+#include "torch/stack.h"
+
+namespace momentum::ops::backend {
+namespace {
+
+// The function lives in libtorch_cuda, which a wheel built against a CPU-only torch cannot link. torch loads its libraries
+// locally, so that a look-up by symbol alone does not see them: ask for the library that is already loaded.
+cudaStream_t current_stream(int32_t device_index) {
+  using CurrentStream = AOTITorchError (*)(int32_t, void**);
+  static const CurrentStream current = [] {
+    void* library = dlopen("libtorch_cuda.so", RTLD_NOLOAD | RTLD_LAZY);
+    return library == nullptr ? nullptr : reinterpret_cast<CurrentStream>(dlsym(library, "aoti_torch_get_current_cuda_stream"));
+  }();
+  if (current == nullptr) throw std::runtime_error("momentum: CUDA tensors need a torch that is built with CUDA");
+  void* stream = nullptr;
+  TORCH_ERROR_CODE_CHECK(current(device_index, &stream));
+  return static_cast<cudaStream_t>(stream);
+}
+
+}  // namespace
+
+// Memory from torch's caching allocator is ordered by the stream: it may be given back as soon as the work is queued.
+struct DeviceCall::Scratch {
+  explicit Scratch(int32_t index) : device_index(index), guard(index) {}
+
+  int32_t device_index;
+  torch::stable::accelerator::DeviceGuard guard;
+  std::vector<TensorHandle> tensors;
+};
+
+DeviceCall::DeviceCall(int32_t device_index) : scratch_(new Scratch(device_index)) {
+  context_.owner = scratch_;
+  context_.allocate = [](size_t bytes, void* owner) -> void* {
+    auto& scratch = *static_cast<Scratch*>(owner);
+    const auto size = int64_t(bytes);
+    const int64_t stride = 1;
+    AtenTensorHandle tensor = nullptr;
+    TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(1, &size, &stride, aoti_torch_dtype_uint8(), aoti_torch_device_type_cuda(),
+                                                    scratch.device_index, &tensor));
+    scratch.tensors.emplace_back(tensor);
+    void* data = nullptr;
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_data_ptr(tensor, &data));
+    return data;
+  };
+  try {
+    context_.stream = current_stream(device_index);
+  } catch (...) {
+    delete scratch_;
+    throw;
+  }
+}
+
+DeviceCall::~DeviceCall() { delete scratch_; }
+
+void check_status(const char* op, cudaError_t status) {
+  if (status == cudaSuccess) return;
+  const char* hint = status == cudaErrorNoKernelImageForDevice || status == cudaErrorInvalidDeviceFunction
+                         ? " (this build has no code for this GPU; momentum.build_info() lists the architectures it has)"
+                         : "";
+  refuse(op, "CUDA error ", cudaGetErrorName(status), ": ", cudaGetErrorString(status), hint);
+}
+
+void run_philox(uint64_t seed, uint32_t step, int64_t offset, uint32_t* out, int64_t count, int32_t device_index) {
+  const DeviceCall device(device_index);
+  check_status("philox", cuda::fill_philox(seed, step, offset, out, count, device.context()));
+}
+
+}  // namespace momentum::ops::backend

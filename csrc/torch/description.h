@@ -1,0 +1,38 @@
+// A rule's description of itself as run-time data, so that schemas, unpacking and checks are written once for all rules.
+#pragma once
+
+#include <cstdint>
+
+#include "core/call.h"
+#include "core/reductions.h"
+#include "core/rule.h"
+#include "torch/backend.h"
+
+namespace momentum::ops {
+
+struct RuleDescription {
+  const char* name;
+  const StateInfo* states;
+  int state_count;
+  const HyperInfo* hypers;
+  int hyper_count;
+  int scalar_count;
+  int reduction_count;
+  bool uses_segments;
+  Axis (*reduce_axis)(int k, const double* hypers);
+  void (*run)(const char* op, const StepCall& call, int32_t device_index);
+};
+
+template <class Rule>
+Axis reduce_axis_of(int k, const double* hypers) {
+  return reduce_axis<Rule>(k, hypers);
+}
+
+template <class Rule>
+constexpr RuleDescription describe_rule() {
+  static_assert(hyper_count<Rule>() <= kMaxHypers && state_count<Rule>() <= kMaxStates);
+  return {Rule::kName,          Rule::kStates,           state_count<Rule>(),   Rule::kHypers,        hyper_count<Rule>(),
+          scalar_count<Rule>(), reduction_count<Rule>(), uses_segments<Rule>(), reduce_axis_of<Rule>, backend::run<Rule>};
+}
+
+}  // namespace momentum::ops

@@ -1,0 +1,33 @@
+// Refuses calls in which a tensor that is written shares memory with another one.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace momentum::ops {
+
+struct MemoryRange {
+  uintptr_t begin, end;
+  const char* argument;
+  int32_t index;
+  bool written;
+};
+
+// Collects the ranges of a call and checks them at the end. A step usually touches the same memory as the one before: a list
+// equal to the last one that passed on this thread is not sorted again.
+class OverlapCheck {
+ public:
+  void add(const void* data, int64_t bytes, const char* argument, int64_t index, bool written) {
+    if (bytes == 0) return;
+    const auto begin = reinterpret_cast<uintptr_t>(data);
+    ranges_.push_back({begin, begin + uintptr_t(bytes), argument, int32_t(index), written});
+  }
+  void reserve(size_t count) { ranges_.reserve(count); }
+  void check(const char* op);
+
+ private:
+  std::vector<MemoryRange> ranges_;
+};
+
+}  // namespace momentum::ops

@@ -1,0 +1,42 @@
+// What the checks need to know of a tensor, asked for once.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "core/dtype.h"
+
+namespace momentum::ops {
+
+struct TensorInfo {
+  int32_t dtype = 0;  // torch's number
+  int32_t device_type = 0, device_index = 0;
+  int32_t layout = 0;
+  int64_t dim = 0, numel = 0;
+  const int64_t* sizes = nullptr;
+  const int64_t* strides = nullptr;
+  void* data = nullptr;
+};
+
+// Strides and data are left out for layouts that have none.
+TensorInfo describe(AtenTensorHandle tensor);
+
+bool is_strided(const TensorInfo& info);
+// The storage type, if it is one the kernels know.
+std::optional<DType> storage_dtype(const TensorInfo& info);
+std::string dtype_name(const TensorInfo& info);
+std::string device_name(const TensorInfo& info);
+std::string shape_text(const TensorInfo& info);
+std::string strides_text(const TensorInfo& info);
+
+bool same_shape(const TensorInfo& a, const TensorInfo& b);
+// Equal where it matters: strides of dimensions of size 1 address nothing.
+bool same_strides(const TensorInfo& a, const TensorInfo& b);
+bool is_contiguous(const TensorInfo& info);
+// Some permutation of the dimensions is contiguous: every element has one place and there are no gaps.
+bool is_dense(const TensorInfo& info);
+
+}  // namespace momentum::ops
