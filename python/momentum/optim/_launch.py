@@ -98,8 +98,9 @@ class Launch:
         self._params = [member.param for member in members]
         self._states = [member.state for member in members]
         self._device = self._params[0].device
-        self._residual = first.residual_of(self._params[0])
-        self._residual_name = RESIDUAL_NAMES.get(self._residual)
+        self._has_residual = [first.residual_of(param) != Residual.NONE for param in self._params]
+        self._residual = first.residual if any(self._has_residual) else Residual.NONE
+        self._no_residual = torch.empty(0, device=self._device)
         self._names = [name if name in first.states else None for name in first.rule.states]
         self._ema = first.ema
         self._sharded = any(map(_sharding.is_sharded, self._params))
@@ -168,12 +169,19 @@ class Launch:
             return [
                 grads,
                 *([state[name] for state in states] if name else [] for name in self._names),
-                [state[self._residual_name] for state in states] if self._residual_name else [],
+                self._residuals(),
                 [state["ema"] for state in states] if self._ema else [],
                 [state["scalars"] for state in states] if self._rule.scalars else [],
             ]
         except (KeyError, AttributeError):
             return None
+
+    def _residuals(self) -> list[Tensor]:
+        if self._residual == Residual.NONE:
+            return []
+        name = RESIDUAL_NAMES[self._residual]
+        pairs = zip(self._states, self._has_residual, strict=True)
+        return [state[name] if has_residual else self._no_residual for state, has_residual in pairs]
 
     def run(self, lists: list[list[Tensor]], grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
         """Call the op on the ``lists`` that :meth:`collect` returned."""
@@ -198,8 +206,8 @@ class Launch:
                 stage=stage,
                 lr_tensor=self._lr.tensor(device),
                 weight_decay_tensor=self._weight_decay.tensor(device),
-                grad_scale=None if grad_scale is None else on_device(grad_scale, device),
-                found_inf=None if found_inf is None else on_device(found_inf, device),
+                grad_scale=None if grad_scale is None else on_device(grad_scale, device).float(),
+                found_inf=None if found_inf is None else on_device(found_inf, device).float(),
                 **tensors,
                 **self._arguments,
             )

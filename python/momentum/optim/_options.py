@@ -151,7 +151,7 @@ def check_common(group: Group, state_names: tuple[str, ...]) -> None:
     check_choice("rounding", group["rounding"], ROUNDINGS)
     check_integer("seed", group["seed"])
     if group["ema_decay"] is not None:
-        check_number("ema_decay", group["ema_decay"], 0.0, 1.0)
+        check_number("ema_decay", group["ema_decay"], 0.0, 1.0, below=True)
     if group["compensation"] == "kahan" and group["rounding"] == "stochastic":
         raise ValueError("compensation='kahan' and rounding='stochastic' exclude each other: both make up for rounding")
     if group["max_lr"] is not None:

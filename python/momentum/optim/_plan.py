@@ -76,7 +76,7 @@ class Plan:
         if is_new:
             created.append(param)
         fill_state(state, param, optimizer.param_groups[entry.group], settings)
-        key = self._partition[entry.group], param.device, settings.residual_of(param)
+        key = self._partition[entry.group], param.device
         member = Member(param, entry.group, state, stream_seed(settings.seed, entry.number), is_new)
         buckets.setdefault(key, []).append(member)
 

@@ -74,6 +74,8 @@ def philox_layout(param: Tensor) -> tuple[int, int, int]:
     shape = placed.shape
     split = sharded_dims(placed)
     shard_shape, offset = compute_local_shape_and_global_offset(shape, placed.device_mesh, placed.placements)
+    if not local(param).is_contiguous():
+        raise NotImplementedError(f"stochastic rounding of a sharded parameter whose shards are not contiguous: {tuple(shape)}")
     inner = sorted({dim for _, dim in split if dim > 0 and shard_shape[dim] != shape[dim] and prod(shape[:dim]) > 1})
     if len(inner) > 1 or any(type(p) is not Shard for p in placed.placements if hasattr(p, "dim")):
         raise NotImplementedError(

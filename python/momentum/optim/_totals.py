@@ -46,38 +46,66 @@ class Totals:
 
 
 class _Layout:
-    """The totals of one reduction: how many, and which are parts of a whole, by process group."""
+    """The totals of one reduction: how many there are, and which are parts of a whole."""
 
     def __init__(self, params: Sequence[Tensor], reduction: Reduction, device: torch.device) -> None:
-        self._combine = reduction.combine
         self.size = 0
-        self.parts: dict[Any, Tensor] = {}
-        ranges: dict[Any, list[Tensor]] = {}
+        self.parts: dict[Any, _Part] = {}
         shares = []
         for param in params:
-            count, reduced = _extent(_sharding.local(param).shape, reduction.axis)
+            shape = _sharding.local(param).shape
+            count, reduced = _extent(shape, reduction.axis)
+            # To the op an empty shard has no columns; in the all-reduce it takes part with all of them.
+            own = 0 if reduction.axis == 0 and reduced == 0 else count
             for group in _groups(param, reduction.axis):
-                ranges.setdefault(group, []).append(torch.arange(self.size, self.size + count))
-            self.size += count
-            shares.append(torch.full((count,), reduced / max(_extent(param.shape, reduction.axis)[1], 1), dtype=torch.float64))
-        self.parts = {group: torch.cat(indices).to(device) for group, indices in ranges.items()}
+                self.parts.setdefault(group, _Part(group, reduction.combine)).add(self.size, own, count)
+            self.size += own
+            whole = _extent(param.shape, reduction.axis)[1]
+            shares.append(torch.full((own,), reduced / max(whole, 1), dtype=torch.float64))
+        for part in self.parts.values():
+            part.settle(device)
         self._shares = torch.cat(shares).to(device) if self.parts and reduction.mean else None
 
     def complete(self, totals: Tensor) -> None:
         """Combine the parts, with one all-reduce per process group."""
-        from torch.distributed import ReduceOp, all_reduce
-
-        combine = ReduceOp.MAX if self._combine == "max" else ReduceOp.SUM
-        for group, index in self.parts.items():
-            part = totals.index_select(0, index)
-            all_reduce(part, combine, group)
-            totals.index_copy_(0, index, part)
+        for part in self.parts.values():
+            part.complete(totals)
         if self._shares is not None:
             totals.mul_(self._shares)  # the op divides by the size of the shard
 
 
+class _Part:
+    """The totals that are spread over one process group."""
+
+    def __init__(self, group: Any, combine: str) -> None:
+        self._group = group
+        self._combine = combine
+        self._size = 0
+        self._from: list[Tensor] = []
+        self._to: list[Tensor] = []
+
+    def add(self, start: int, own: int, count: int) -> None:
+        """Include ``own`` totals from ``start`` on as the first of ``count`` that the processes share."""
+        self._from.append(torch.arange(start, start + own))
+        self._to.append(torch.arange(self._size, self._size + own))
+        self._size += count
+
+    def settle(self, device: torch.device) -> None:
+        """Fix the layout."""
+        self._index, self._place = torch.cat(self._from).to(device), torch.cat(self._to).to(device)
+
+    def complete(self, totals: Tensor) -> None:
+        """Combine the totals of all processes of the group."""
+        from torch.distributed import ReduceOp, all_reduce
+
+        shared = totals.new_zeros(self._size)
+        shared.index_copy_(0, self._place, totals.index_select(0, self._index))
+        all_reduce(shared, ReduceOp.MAX if self._combine == "max" else ReduceOp.SUM, self._group)
+        totals.index_copy_(0, self._index, shared.index_select(0, self._place))
+
+
 def _extent(shape: Sequence[int], axis: int) -> tuple[int, int]:
-    """Return how many totals a tensor has and how many elements each one sums."""
+    """Return how many totals a tensor has and how many elements each one combines."""
     rows, columns = (shape[0], prod(shape[1:])) if len(shape) else (1, 1)
     return {-1: (1, rows * columns), 0: (columns, rows), 1: (rows, columns)}[axis]
 

@@ -1,0 +1,151 @@
+"""What the tests of sharded parameters run: the same training on whole tensors and, in two processes, on shards.
+
+As a program: ``sharded.py FOLDER RANK``. Rank 0 writes what it found to ``FOLDER/found.pt``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+
+from momentum import optim
+from optim.cases import CASES, Gradients
+
+WORLD = 2
+STEPS = 12
+SHAPES = [(7, 5), (6, 4), (1, 4), (4, 2, 3)]  # uneven, even, empty on one rank, three dimensions
+
+Place = Callable[[Tensor], Tensor]
+
+
+def run_of(name: str, dim: int = 0, dtype: torch.dtype = torch.float32, **options: Any) -> dict[str, Any]:
+    return {"name": name, "dim": dim, "dtype": dtype, "options": options}
+
+
+RUNS = {
+    **{
+        name: run_of(name)
+        for name in ("AdamW-amsgrad", "SGD-momentum", "Lion", "SPAM", "StableSPAM", "SCALE", "SCALE-momentum")
+    },
+    "AdamW by columns": run_of("AdamW", dim=1),
+    "StableSPAM by columns": run_of("StableSPAM", dim=1),
+    "cautious": run_of("AdamW", cautious="rescaled"),
+    "SCALE by columns": run_of("SCALE", dim=1, cautious="rescaled"),
+    "SCALE of columns": run_of("SCALE", normalize="column"),
+    "SCALE of columns by columns": run_of("SCALE-momentum", dim=1, normalize="column"),
+    "stochastic": run_of("AdamW", dtype=torch.bfloat16, rounding="stochastic", seed=5),
+    "stochastic by columns": run_of("AdamW", dim=1, dtype=torch.bfloat16, rounding="stochastic", seed=5),
+    "kahan and average": run_of("AdamW", dtype=torch.bfloat16, compensation="kahan", ema_decay=0.9),
+}
+
+
+def train_tensors(place: Place, run: dict[str, Any]) -> dict[str, Tensor]:
+    """Train parameters that ``place`` puts where they belong; return parameters and states as whole tensors."""
+    generator = torch.Generator().manual_seed(0)
+    wholes = [torch.randn(shape, generator=generator).to(run["dtype"]) for shape in SHAPES]
+    params = [nn.Parameter(place(whole)) for whole in wholes]
+    optimizer = CASES[run["name"]].make(params, lr=0.01, **run["options"])
+    gradients = Gradients()
+    for _ in range(STEPS):
+        sources = [nn.Parameter(whole) for whole in wholes]
+        gradients.fill(sources)
+        for p, source in zip(params, sources, strict=True):
+            p.grad = place(source.grad)
+        optimizer.step()
+    found = {}
+    for i, p in enumerate(params):
+        found[f"param {i}"] = full(p.detach())
+        found |= {f"{name} {i}": full(value) for name, value in optimizer.state[p].items()}
+    return found
+
+
+def full(tensor: Tensor) -> Tensor:
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor.clone()
+
+
+def make_model() -> nn.Module:
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
+
+
+def train_model(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int, seed: int = 0) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(steps):
+        x, y = torch.randn(8, 6, generator=generator), torch.randn(8, 3, generator=generator)
+        optimizer.zero_grad()
+        nn.functional.mse_loss(model(x), y).backward()
+        optimizer.step()
+
+
+def save(model: nn.Module, optimizer: torch.optim.Optimizer, path: Path) -> None:
+    dcp.save(contents(model, optimizer), checkpoint_id=path, no_dist=not dist.is_initialized())
+
+
+def load(model: nn.Module, optimizer: torch.optim.Optimizer, path: Path) -> None:
+    wanted = contents(model, optimizer)
+    dcp.load(wanted, checkpoint_id=path, no_dist=not dist.is_initialized())
+    model.load_state_dict(wanted["model"])
+    set_optimizer_state_dict(model, optimizer, wanted["optimizer"])
+
+
+def contents(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    return {"model": model.state_dict(), "optimizer": get_optimizer_state_dict(model, optimizer)}
+
+
+def whole_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    found = {}
+    for name, p in model.named_parameters():
+        found[f"param {name}"] = full(p.detach())
+        found |= {f"{key} {name}": full(value) for key, value in optimizer.state[p].items()}
+    return found
+
+
+MODELS = {
+    "AdamW": lambda p: optim.AdamW(p, lr=0.01, ema_decay=0.9),
+    "StableSPAM": lambda p: optim.StableSPAM(p, lr=0.01),
+}
+
+
+def main(folder: Path, rank: int) -> None:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=WORLD)
+    mesh = init_device_mesh("cpu", (WORLD,))
+    found: dict[str, dict[str, Tensor]] = {}
+    for label, run in RUNS.items():
+        found[label] = train_tensors(lambda whole, dim=run["dim"]: distribute_tensor(whole, mesh, [Shard(dim)]), run)
+    for name, make in MODELS.items():
+        model = make_model()
+        fully_shard(model, mesh=mesh)
+        optimizer = make(model.parameters())
+        train_model(model, optimizer, 5)
+        found[f"model {name}"] = whole_state(model, optimizer)
+        save(model, optimizer, folder / f"{name}-from-2")
+        train_model(model, optimizer, 3, seed=1)
+        found[f"model {name} continued"] = whole_state(model, optimizer)
+        resumed = make_model()
+        fully_shard(resumed, mesh=mesh)
+        again = make(resumed.parameters())
+        load(resumed, again, folder / f"{name}-from-1")
+        found[f"model {name} loaded"] = whole_state(resumed, again)
+        train_model(resumed, again, 3, seed=1)
+        found[f"model {name} resumed"] = whole_state(resumed, again)
+    if rank == 0:
+        torch.save(found, folder / "found.pt")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

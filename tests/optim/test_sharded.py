@@ -1,0 +1,115 @@
+"""Parameters spread over two processes step as they do in one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from optim.cases import assert_same_bits
+from optim.sharded import MODELS, RUNS, STEPS, WORLD, load, make_model, save, train_model, train_tensors, whole_state
+from tolerances import ROUNDINGS, UNIT
+
+TESTS = Path(__file__).parents[1]
+SECONDS = 120
+
+pytestmark = pytest.mark.skipif(not dist.is_available(), reason="this torch has no torch.distributed")
+
+
+def run_program(*arguments: list[str]) -> None:
+    """Run programs of this folder beside each other and check that all succeed."""
+    path = os.pathsep.join([str(TESTS), *sys.path])
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen([sys.executable, *command], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        for command in arguments
+    ]
+    try:
+        outputs = [process.communicate(timeout=SECONDS)[0].decode() for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    for process, output in zip(processes, outputs, strict=True):
+        assert process.returncode == 0, output
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Run the two processes once, with checkpoints of one process beside them, and return their folder."""
+    folder = tmp_path_factory.mktemp("sharded")
+    for name, make in MODELS.items():
+        model = make_model()
+        optimizer = make(model.parameters())
+        train_model(model, optimizer, 5)
+        save(model, optimizer, folder / f"{name}-from-1")
+    program = str(TESTS / "optim" / "sharded.py")
+    run_program(*([program, str(folder), str(rank)] for rank in range(WORLD)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def found(folder):
+    return torch.load(folder / "found.pt", weights_only=True)
+
+
+def reduces(name: str) -> bool:
+    return name.startswith(("StableSPAM", "SCALE"))
+
+
+def assert_close(ours, whole, op: str) -> None:
+    """Totals are summed in another order: each step may differ by what the reduction's bound allows."""
+    assert ours.keys() == whole.keys()
+    for name, value in whole.items():
+        bound = STEPS * ROUNDINGS[op].total * UNIT[torch.float32] * max(value.abs().max().item(), 1e-3)
+        torch.testing.assert_close(ours[name], value, rtol=0, atol=bound, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("label", RUNS)
+def test_shards_step_as_the_whole(found, label):
+    """Bit for bit, stochastic rounding included; but for the order of sums where a rule reduces."""
+    whole = train_tensors(torch.Tensor.clone, RUNS[label])
+    name = RUNS[label]["name"]
+    if reduces(name):
+        assert_close(found[label], whole, "stable_spam" if name == "StableSPAM" else "scale")
+    else:
+        assert_same_bits(found[label], whole)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_fsdp_trains_as_one_process(found, name):
+    model = make_model()
+    optimizer = MODELS[name](model.parameters())
+    train_model(model, optimizer, 5)
+    for key, value in whole_state(model, optimizer).items():
+        torch.testing.assert_close(found[f"model {name}"][key], value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_checkpoint_of_two_processes_continues_in_one(folder, found, name):
+    model = make_model()
+    optimizer = MODELS[name](model.parameters())
+    load(model, optimizer, folder / f"{name}-from-2")
+    assert_same_bits(found[f"model {name}"], whole_state(model, optimizer))
+    train_model(model, optimizer, 3, seed=1)
+    for key, value in whole_state(model, optimizer).items():
+        torch.testing.assert_close(found[f"model {name} continued"][key], value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_checkpoint_of_one_process_continues_in_two(folder, found, name):
+    model = make_model()
+    optimizer = MODELS[name](model.parameters())
+    train_model(model, optimizer, 5)
+    assert_same_bits(found[f"model {name} loaded"], whole_state(model, optimizer))
+    train_model(model, optimizer, 3, seed=1)
+    for key, value in whole_state(model, optimizer).items():
+        torch.testing.assert_close(found[f"model {name} resumed"][key], value, rtol=1e-4, atol=1e-5)
+
+
+def test_place_of_a_shard_in_the_whole():
+    run_program([str(TESTS / "optim" / "shard_layout.py")])
