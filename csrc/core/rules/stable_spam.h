@@ -79,10 +79,9 @@ struct StableSpam {
     const int64_t since = last > 0 ? t - last + 1 : t;
     const int64_t end = c.total_steps + 1;
     const int64_t position = c.official || t < end ? t : end;
-    const T cosine = (T(1) + math::cos(T(3.14159265358979323846) * T(position) / T(end))) / T(2);
+    const T cosine = (T(1) + math::cospi(T(position) / T(end))) / T(2);
     const T scale = c.total_steps > 0 ? c.eta_min + (T(1) - c.eta_min) * cosine : T(1);
-    const int64_t adam_step = reset ? 1 : since;
-    return {scale, T(c.official ? adam_step : t), T(adam_step), reset};
+    return {scale, T(c.official ? since : t), T(reset ? 1 : since), reset};
   }
 
   static constexpr int kReductions = 2;
@@ -112,10 +111,10 @@ struct StableSpam {
     if (t.completed > 1) {
       const T norm = T(math::sqrt(t.totals[1]));
       const T gamma1 = c.gamma1 * now.scale;
-      const T mean = T(t.scalars[kNormAverage]) / (T(1) - math::pow(gamma1, now.average_step));
+      const T mean = T(t.scalars[kNormAverage]) / math::one_minus_power(math::log(gamma1), now.average_step);
       const T square = T(t.scalars[kSquareAverage]) / math::one_minus_power(c.log_gamma2, now.average_step);
       s.norm_factor = norm > T(0) || norm != norm ? mean / (math::sqrt(square) + c.eps) / norm : T(1);
-      s.step_size = t.lr / (T(1) - math::pow(c.beta1 * now.scale, now.adam_step));
+      s.step_size = t.lr / math::one_minus_power(math::log(c.beta1 * now.scale), now.adam_step);
       s.inverse_root = T(1) / math::sqrt(math::one_minus_power(c.log_beta2, now.adam_step));
     }
     return s;
