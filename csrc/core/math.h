@@ -13,13 +13,26 @@ MOMENTUM_HD float abs(float x) { return __builtin_fabsf(x); }
 MOMENTUM_HD double abs(double x) { return __builtin_fabs(x); }
 MOMENTUM_HD float copysign(float magnitude, float sign) { return __builtin_copysignf(magnitude, sign); }
 MOMENTUM_HD double copysign(double magnitude, double sign) { return __builtin_copysign(magnitude, sign); }
-MOMENTUM_HD float cos(float x) { return __builtin_cosf(x); }
-MOMENTUM_HD double cos(double x) { return __builtin_cos(x); }
-MOMENTUM_HD float pow(float x, float y) { return __builtin_powf(x, y); }
-MOMENTUM_HD double pow(double x, double y) { return __builtin_pow(x, y); }
 MOMENTUM_HD float expm1(float x) { return __builtin_expm1f(x); }
 MOMENTUM_HD double expm1(double x) { return __builtin_expm1(x); }
+MOMENTUM_HD float log(float x) { return __builtin_logf(x); }
 MOMENTUM_HD double log(double x) { return __builtin_log(x); }
+
+// cos(pi x) for x >= 0. On the GPU the function of that name, because cos itself keeps a table in local memory for large
+// arguments.
+template <class T>
+MOMENTUM_HD T cospi(T x) {
+#if defined(__CUDA_ARCH__)
+  if constexpr (sizeof(T) == 4) {
+    return ::cospif(x);
+  } else {
+    return ::cospi(x);
+  }
+#else
+  const double turn = double(x) - 2.0 * __builtin_floor(double(x) / 2.0);
+  return T(__builtin_cos(3.14159265358979323846 * turn));
+#endif
+}
 
 // Propagates NaN from either side, as torch.maximum does.
 template <class T>

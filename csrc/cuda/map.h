@@ -1,10 +1,9 @@
 // The map on the GPU: one pass over a list of tensors, whatever their number, dtypes and alignment.
 //
-// A persistent grid strides over chunks of kChunk elements. A thread takes eight elements (four in double) at a time, in groups
-// of V neighbours that one 16-byte access can move: V = 4 in general, 8 when every stream has two bytes per element, 2 in
-// double. The 32 lanes of a warp hold 32 V consecutive elements, so a block format of 128 elements finishes within one warp:
-// its absmax is a reduction over the lanes between the rule and the store. Bytes moved per element: each stream once in, each
-// written stream once out. Register use is bounded by ptxas checks.
+// A persistent grid strides over chunks of kChunk elements. A thread takes groups of V neighbours, which one access of up to
+// 16 bytes moves: V = 4 in general, 8 when every stream has two bytes per element, 2 in double. The 32 lanes of a warp hold
+// 32 V consecutive elements, so a block format of 128 elements finishes within one warp: its absmax is a reduction over the
+// lanes between the rule and the store. Bytes moved per element: each stream once in, each written stream once out.
 #pragma once
 
 #include "core/philox.h"
@@ -14,9 +13,10 @@
 
 namespace momentum::cuda {
 
-template <class T>
-constexpr int elements_per_thread() {
-  return sizeof(T) == 8 ? 4 : 8;
+// Groups a thread keeps in flight: eight elements (four in double) in the plain kernel; the full one has streams enough.
+template <class T, bool kFull, int V>
+constexpr int groups_per_thread() {
+  return kFull ? 1 : (sizeof(T) == 8 ? 4 : 8) / V;
 }
 
 __device__ __forceinline__ uint32_t pick_word(const PhiloxWords& words, uint32_t k) {
@@ -63,8 +63,8 @@ template <class Rule, class T, bool kFull, int V>
 __device__ __forceinline__ void map_chunk(const Params<Rule, T, MapEntry<Rule, kFull>>& params, const MapEntry<Rule, kFull>& e,
                                           const Prepared<Rule, T>& prepared, int64_t begin) {
   constexpr int kStored = MapEntry<Rule, kFull>::kStored;
-  constexpr int kGroups = elements_per_thread<T>() / V;
-  constexpr int kTile = kThreads * elements_per_thread<T>();
+  constexpr int kGroups = groups_per_thread<T, kFull, V>();
+  constexpr int kTile = kThreads * kGroups * V;
   const CommonArgs& common = params.header.common;
   const bool is_fresh = fresh<Rule, T>(prepared.scalars);
   const int64_t numel = e.numel;
@@ -192,7 +192,7 @@ __device__ __forceinline__ void count_step(const ParamsType& params, uint32_t* a
 }
 
 template <class Rule, class T, bool kFull>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     map_kernel(const Params<Rule, T, MapEntry<Rule, kFull>> __grid_constant__ params, uint32_t* arrivals) {
   const CommonArgs& common = params.header.common;
   if (common.found_inf != nullptr && *common.found_inf != 0.0f) return;

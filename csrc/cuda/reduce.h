@@ -125,7 +125,7 @@ __device__ __forceinline__ bool arrive(uint32_t* ticket, uint32_t pieces) {
 
 // Segments that are contiguous: tensors or rows.
 template <class Rule, class T>
-__global__ void __launch_bounds__(kThreads) reduce_kernel(const Params<Rule, T, ReduceEntry<Rule>> __grid_constant__ params) {
+__global__ void __launch_bounds__(kThreads, 1) reduce_kernel(const Params<Rule, T, ReduceEntry<Rule>> __grid_constant__ params) {
   constexpr int V = reduce_width<T>();
   const CommonArgs& common = params.header.common;
   if (common.found_inf != nullptr && *common.found_inf != 0.0f) return;
@@ -179,7 +179,7 @@ __global__ void __launch_bounds__(kThreads) reduce_kernel(const Params<Rule, T, 
 
 // Columns: a block takes kThreads columns of kColumnRows rows. Only for rules with segments.
 template <class Rule, class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     reduce_columns_kernel(const Params<Rule, T, ReduceEntry<Rule>> __grid_constant__ params) {
   const CommonArgs& common = params.header.common;
   if (common.found_inf != nullptr && *common.found_inf != 0.0f) return;

@@ -58,8 +58,8 @@ struct Spam {
     const int64_t step = int64_t(t.step);
     const bool after_reset = c.reset_interval > 0 && step >= c.reset_interval;
     const int64_t since = after_reset ? step % c.reset_interval : step;
-    const T phase = T(3.14159265358979323846) * T(since) / T(c.warmup_steps + 1);
-    const T warmup = after_reset && since < c.warmup_steps ? T(1) - T(0.495) * (T(1) + math::cos(phase)) : T(1);
+    const T phase = T(since) / T(c.warmup_steps + 1);
+    const T warmup = after_reset && since < c.warmup_steps ? T(1) - T(0.495) * (T(1) + math::cospi(phase)) : T(1);
     const T correction1 = math::one_minus_power(c.log_beta1, t.step);
     const T correction2 = math::one_minus_power(c.log_beta2, t.step);
     return {c.beta2,
