@@ -189,7 +189,7 @@ def test_quick_run_from_the_command_line(tmp_path: Path) -> None:
 )
 def test_bad_options(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
     try:
-        code: int | str | None = main(arguments)
+        code: int | str | None = main(["--threads", "1", *arguments])
     except SystemExit as leaving:  # argparse
         code = leaving.code
     assert code == 2
