@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "core/formats/formats.h"
+#include "cuda/ptx.h"
 #include "cuda/simt.h"
 
 namespace momentum::cuda {
@@ -51,12 +52,12 @@ __device__ __forceinline__ void load_bytes(const void* address, Raw& raw) {
 
 template <int kBytes>
 __device__ __forceinline__ void store_bytes(void* address, const Raw& raw) {
-  using Type = typename Access<kBytes>::Type;
   if constexpr (kBytes == 16) {
-    *static_cast<Type*>(address) = make_uint4(raw.word[0], raw.word[1], raw.word[2], raw.word[3]);
+    ptx::store_vector(address, make_uint4(raw.word[0], raw.word[1], raw.word[2], raw.word[3]));
   } else if constexpr (kBytes == 8) {
-    *static_cast<Type*>(address) = make_uint2(raw.word[0], raw.word[1]);
+    ptx::store_vector(address, make_uint2(raw.word[0], raw.word[1]));
   } else {
+    using Type = typename Access<kBytes>::Type;
     *static_cast<Type*>(address) = Type(raw.word[0]);
   }
 }

@@ -1,4 +1,5 @@
-// Instructions that CUDA C++ has no name for: asynchronous copies into shared memory and the tensor cores.
+// Instructions that CUDA C++ has no name for or takes apart: vector stores, asynchronous copies into shared memory and the tensor
+// cores.
 //
 // All need sm_80. Fragments have the layouts of the PTX manual for mma.m16n8k16 with a row-major A and a column-major B;
 // with group = lane / 4 and pair = 2 * (lane % 4), a lane holds
@@ -22,6 +23,16 @@ namespace momentum::ptx {
 
 __device__ __forceinline__ unsigned shared_address(const void* pointer) {
   return static_cast<unsigned>(__cvta_generic_to_shared(pointer));
+}
+
+// One store to global memory, aligned to its size. Beside a branch that stores the same elements one by one, the compiler would
+// merge an ordinary vector store into it.
+__device__ __forceinline__ void store_vector(void* address, uint4 value) {
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(address), "r"(value.x), "r"(value.y), "r"(value.z), "r"(value.w)
+               : "memory");
+}
+__device__ __forceinline__ void store_vector(void* address, uint2 value) {
+  asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(address), "r"(value.x), "r"(value.y) : "memory");
 }
 
 // Starts copying kBytes (4, 8 or 16, both addresses aligned to as many) from global to shared memory; zeros, without

@@ -67,6 +67,12 @@ void multiply_add(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_
 
 namespace momentum::ptx {
 
+// An ordinary store here, so that the sanitizers check it.
+template <class Vector>
+inline void store_vector(void* address, Vector value) {
+  *static_cast<Vector*>(address) = value;
+}
+
 // The data lands when a wait demands it and not before; until then its destination holds poison. That write is the
 // kernel's own, so a reader who does not wait, or a copy into a buffer still being read, is a wrong result and a race.
 template <int kBytes>
