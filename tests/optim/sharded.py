@@ -15,6 +15,9 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import Shard, distribute_tensor
 
 from momentum import optim
 from optim.cases import CASES, Gradients
@@ -43,6 +46,7 @@ RUNS = {
     "SCALE of columns by columns": run_of("SCALE-momentum", dim=1, normalize="column"),
     "stochastic": run_of("AdamW", dtype=torch.bfloat16, rounding="stochastic", seed=5),
     "stochastic by columns": run_of("AdamW", dim=1, dtype=torch.bfloat16, rounding="stochastic", seed=5),
+    "tensor rates": run_of("AdamW", lr=torch.tensor(0.0625), weight_decay=torch.tensor(0.25)),
     "kahan and average": run_of("AdamW", dtype=torch.bfloat16, compensation="kahan", ema_decay=0.9),
 }
 
@@ -52,7 +56,7 @@ def train_tensors(place: Place, run: dict[str, Any]) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
     wholes = [torch.randn(shape, generator=generator).to(run["dtype"]) for shape in SHAPES]
     params = [nn.Parameter(place(whole)) for whole in wholes]
-    optimizer = CASES[run["name"]].make(params, lr=0.01, **run["options"])
+    optimizer = CASES[run["name"]].make(params, **{"lr": 0.01, **run["options"]})
     gradients = Gradients()
     for _ in range(STEPS):
         sources = [nn.Parameter(whole) for whole in wholes]
@@ -108,6 +112,22 @@ def whole_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str,
     return found
 
 
+def train_with_overflow(rank: int, mesh: DeviceMesh) -> dict[str, dict[str, Tensor]]:
+    """Train under GradScaler; at the second step the gradients of rank 0 alone overflow."""
+    model = make_model()
+    fully_shard(model, mesh=mesh)
+    optimizer = optim.AdamW(model.parameters(), lr=torch.tensor(0.01))
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    found = {}
+    for label, x in (("good", torch.ones(4, 6)), ("overflow", torch.full((4, 6), float("inf") if rank == 0 else 1.0))):
+        optimizer.zero_grad()
+        scaler.scale(model(x).sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        found[f"scaler {label}"] = whole_state(model, optimizer) | {"scale": torch.tensor(scaler.get_scale())}
+    return found
+
+
 MODELS = {
     "AdamW": lambda p: optim.AdamW(p, lr=0.01, ema_decay=0.9),
     "StableSPAM": lambda p: optim.StableSPAM(p, lr=0.01),
@@ -115,10 +135,6 @@ MODELS = {
 
 
 def main(folder: Path, rank: int) -> None:
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
-    from torch.distributed.tensor import Shard, distribute_tensor
-
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=WORLD)
     mesh = init_device_mesh("cpu", (WORLD,))
@@ -141,6 +157,7 @@ def main(folder: Path, rank: int) -> None:
         found[f"model {name} loaded"] = whole_state(resumed, again)
         train_model(resumed, again, 3, seed=1)
         found[f"model {name} resumed"] = whole_state(resumed, again)
+    found |= train_with_overflow(rank, mesh)
     if rank == 0:
         torch.save(found, folder / "found.pt")
     dist.barrier()

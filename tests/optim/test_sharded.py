@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 
 from optim.cases import assert_same_bits
 from optim.sharded import MODELS, RUNS, STEPS, WORLD, load, make_model, save, train_model, train_tensors, whole_state
@@ -18,7 +17,7 @@ from tolerances import ROUNDINGS, UNIT
 TESTS = Path(__file__).parents[1]
 SECONDS = 120
 
-pytestmark = pytest.mark.skipif(not dist.is_available(), reason="this torch has no torch.distributed")
+pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled, unavailable or uninitialized")
 
 
 def run_program(*arguments: list[str]) -> None:
@@ -109,6 +108,14 @@ def test_checkpoint_of_one_process_continues_in_two(folder, found, name):
     train_model(model, optimizer, 3, seed=1)
     for key, value in whole_state(model, optimizer).items():
         torch.testing.assert_close(found[f"model {name} resumed"][key], value, rtol=1e-4, atol=1e-5)
+
+
+def test_overflow_on_one_process_skips_the_step_on_all(found):
+    good, overflow = found["scaler good"], found["scaler overflow"]
+    assert good.pop("scale") == 1024
+    assert overflow.pop("scale") == 512
+    assert all(value == 1 for name, value in good.items() if name.startswith("step"))
+    assert_same_bits(good, overflow)
 
 
 def test_place_of_a_shard_in_the_whole():

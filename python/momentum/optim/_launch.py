@@ -106,7 +106,7 @@ class Launch:
         self._sharded = any(map(_sharding.is_sharded, self._params))
 
         reductions = [*first.rule.reductions]
-        if first.arguments["cautious"] == Cautious.RESCALED:
+        if first.arguments.get("cautious") == Cautious.RESCALED:
             reductions.append(CAUTIOUS_COUNT)
         self._totals = Totals(self._params, reductions, self._device)
         # What the choice of tensors above rests on and module.to() or `p.data = ...` can change.
@@ -141,9 +141,10 @@ class Launch:
         self._weight_decay = Rate([(settings[group].weight_decay, count) for group, count in self._runs])
         self._arguments = {k: v for k, v in first.arguments.items() if not isinstance(v, Tensor)}
         self._arguments |= {"lr": self._lr.numbers, "weight_decay": self._weight_decay.numbers}
-        self._arguments["residual"] = int(self._residual)
+        if self._residual != Residual.NONE:
+            self._arguments["residual"] = int(self._residual)
         self._tensors = {f"{k}_tensor": v for k, v in first.arguments.items() if isinstance(v, Tensor)}
-        if first.arguments["rounding"] == Rounding.STOCHASTIC:
+        if first.arguments.get("rounding") == Rounding.STOCHASTIC:
             self._arguments["seeds"] = [member.seed for member in self._members]
             if self._sharded:
                 self._arguments["shards"] = [n for p in self._params for n in _sharding.philox_layout(p)]
@@ -190,8 +191,7 @@ class Launch:
             _sharding.check_grads(params, lists[0])
             params, *lists = ([_sharding.local(tensor) for tensor in tensors] for tensors in (params, *lists))
         grads, *states, residuals, ema_params, scalars = lists
-        device = self._device
-        tensors = {name: on_device(tensor, device) for name, tensor in self._tensors.items()}
+        arguments = self._arguments | self._device_arguments(grad_scale, found_inf)
         for stage in self._totals.stages():
             _ops.step_(
                 self._rule.op,
@@ -203,15 +203,22 @@ class Launch:
                 scalars=scalars,
                 steps=self._steps,
                 totals=self._totals.tensor,
-                stage=stage,
-                lr_tensor=self._lr.tensor(device),
-                weight_decay_tensor=self._weight_decay.tensor(device),
-                grad_scale=None if grad_scale is None else on_device(grad_scale, device).float(),
-                found_inf=None if found_inf is None else on_device(found_inf, device).float(),
-                **tensors,
-                **self._arguments,
+                **arguments,
+                **stage,
             )
         self._ran = True
+
+    def _device_arguments(self, grad_scale: Tensor | None, found_inf: Tensor | None) -> dict[str, Tensor]:
+        """Return the arguments that are tensors, as they are now."""
+        device = self._device
+        arguments = {name: on_device(tensor, device) for name, tensor in self._tensors.items()}
+        for name, rate in (("lr_tensor", self._lr), ("weight_decay_tensor", self._weight_decay)):
+            if rate.is_tensor:
+                arguments[name] = rate.tensor(device)
+        for name, scalar in (("grad_scale", grad_scale), ("found_inf", found_inf)):
+            if scalar is not None:
+                arguments[name] = on_device(scalar, device).float()
+        return arguments
 
     def discard(self, state: dict[Tensor, Any]) -> None:
         """Remove from the optimizer's ``state`` what was made for a first step that was then refused."""
@@ -234,10 +241,13 @@ class Rate:
         else:
             self.numbers = [number for value, count in runs for number in [float(value)] * count]
 
-    def tensor(self, device: torch.device) -> Tensor | None:
+    @property
+    def is_tensor(self) -> bool:
+        """Whether the values are tensors."""
+        return bool(self._sources)
+
+    def tensor(self, device: torch.device) -> Tensor:
         """Return the current values on ``device``, 0-dimensional where all tensors share one."""
-        if not self._sources:
-            return None
         sources = [on_device(source, device) for source in self._sources]
         if len(sources) == 1:
             return sources[0]

@@ -183,7 +183,7 @@ def state_dtype(group: Group, name: str, param: Tensor) -> torch.dtype:
 
 
 def common_arguments(group: Group) -> dict[str, Any]:
-    """Return what the shared options of ``group`` are called in an op."""
+    """Return what the shared options of ``group`` are called in an op, without those that are off, as by default."""
     decay = DECAY_MODES[group["weight_decay_mode"]]
     arguments: dict[str, Any] = {
         "decay": int(decay),
@@ -195,4 +195,4 @@ def common_arguments(group: Group) -> dict[str, Any]:
         arguments["max_lr"] = float(group["max_lr"])
     if group["ema_decay"] is not None:
         arguments["ema_decay"] = float(group["ema_decay"])
-    return arguments
+    return {name: value for name, value in arguments.items() if value}

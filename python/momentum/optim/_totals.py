@@ -31,18 +31,18 @@ class Totals:
         self._spread = any(layout.parts for layout in self._layouts)
         self.tensor = torch.zeros(sum(layout.size for layout in self._layouts), dtype=torch.float64, device=device)
 
-    def stages(self) -> Iterator[int]:
-        """Yield the ``stage`` of each call of the op that makes up one step, and complete the totals between them."""
+    def stages(self) -> Iterator[dict[str, int]]:
+        """Yield what each call of the op that makes up one step adds to its arguments; complete the totals between calls."""
         if not self._spread:
-            yield -1
+            yield {}
             return
         slices = torch.split(self.tensor, [layout.size for layout in self._layouts])
         for k, (layout, totals) in enumerate(zip(self._layouts, slices, strict=True)):
             totals.zero_()  # an empty shard adds nothing
-            yield 2 * k
+            yield {"stage": 2 * k}
             layout.complete(totals)
-            yield 2 * k + 1
-        yield 2 * len(slices)
+            yield {"stage": 2 * k + 1}
+        yield {"stage": 2 * len(slices)}
 
 
 class _Layout:
