@@ -2,7 +2,6 @@
 
 #include <array>
 #include <cstdint>
-#include <deque>
 #include <string>
 
 #include "report.h"
@@ -12,9 +11,16 @@ namespace momentum::emulator {
 
 namespace {
 
+// A ring in static storage: memory from the heap, taken by a thread and given back by the host, TSan would call a race.
 struct Queue {
-  std::deque<std::deque<Copy>> committed;
-  std::deque<Copy> open;
+  static constexpr unsigned capacity = 256;
+  struct Pending {
+    Copy copy;
+    unsigned group;
+  };
+  std::array<Pending, capacity> ring;
+  unsigned begin = 0, end = 0;  // count on, modulo the capacity
+  unsigned open_group = 0;
 };
 
 std::array<Queue, max_threads> queues;
@@ -30,35 +36,33 @@ void check_alignment(const char* side, const void* address, std::size_t bytes) {
 void start_copy(const Copy& copy) {
   check_alignment("shared", copy.shared, copy.bytes);
   check_alignment("global", copy.global, copy.bytes);
+  Queue& queue = queues[current->linear];
+  if (queue.end - queue.begin == Queue::capacity)
+    fail("a thread has more than " + std::to_string(Queue::capacity) + " asynchronous copies under way");
+  queue.ring[queue.end++ % Queue::capacity] = {copy, queue.open_group};
   used = true;
-  queues[current->linear].open.push_back(copy);
 }
 
 void commit_copies() {
-  Queue& queue = queues[current->linear];
-  queue.committed.push_back(std::move(queue.open));
-  queue.open.clear();
+  ++queues[current->linear].open_group;
   used = true;
 }
 
 bool take_due_copy(unsigned in_flight, Copy& copy) {
-  auto& groups = queues[current->linear].committed;
-  while (groups.size() > in_flight) {
-    if (groups.front().empty()) {
-      groups.pop_front();
-      continue;
-    }
-    copy = groups.front().front();
-    groups.front().pop_front();
-    return true;
-  }
-  return false;
+  Queue& queue = queues[current->linear];
+  if (queue.begin == queue.end) return false;
+  const Queue::Pending& oldest = queue.ring[queue.begin % Queue::capacity];
+  if (oldest.group + in_flight >= queue.open_group) return false;
+  copy = oldest.copy;
+  ++queue.begin;
+  return true;
 }
 
 void reset_copies() {
   if (!used) return;
   used = false;
-  for (unsigned linear = 0; linear < block.threads; ++linear) queues[linear] = {};
+  for (unsigned linear = 0; linear < block.threads; ++linear)
+    queues[linear].begin = queues[linear].end = queues[linear].open_group = 0;
 }
 
 }  // namespace momentum::emulator

@@ -72,7 +72,6 @@ Fiber& enter(Thread& chosen) {
   Fiber& fiber = fiber_of(chosen);
   if (chosen.state == State::unstarted) {
     if (!under_tsan() || !fiber.stack.bottom) fiber.stack = take_stack();
-    if (under_tsan() && !fiber.tsan_fiber) fiber.tsan_fiber = __tsan_create_fiber(0);
     prepare(fiber, worker);
     chosen.state = State::ready;
   }
@@ -104,6 +103,12 @@ void worker() {
   }
 }
 
+// By the host and in advance: for TSan, who makes a fiber is ordered before it.
+void make_tsan_fibers(Thread& thread) {
+  for (Fiber& fiber : thread.fibers)
+    if (!fiber.tsan_fiber) fiber.tsan_fiber = __tsan_create_fiber(0);
+}
+
 }  // namespace
 
 Thread& thread(unsigned linear) { return threads[linear]; }
@@ -116,6 +121,7 @@ void shape_block(dim3 shape) {
     threads[linear].linear = linear;
     threads[linear].index = {linear % shape.x, linear / shape.x % shape.y, linear / shape.x / shape.y};
     turns[linear] = static_cast<std::uint16_t>(schedule[linear]);
+    if (under_tsan()) make_tsan_fibers(threads[linear]);
   }
 }
 

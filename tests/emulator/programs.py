@@ -1,0 +1,41 @@
+"""Running the programs that the build makes of kernels and the SIMT emulator (``build/tests``)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+
+import pytest
+
+import binaries
+
+DIRECTORY = binaries.BUILD / "tests"
+
+# Schedules of threads and blocks: forward, reverse, and two permutations.
+ORDERS = ("0", "1", "2:1", "2:2")
+
+# Suffixes of a program's name: plain, under TSan, under ASan and UBSan.
+SANITIZERS = {"plain": "", "thread": "_thread", "address": "_address"}
+
+OPTIONS = {
+    "TSAN_OPTIONS": "halt_on_error=1 exitcode=66",
+    "ASAN_OPTIONS": "detect_leaks=0",
+    "UBSAN_OPTIONS": "halt_on_error=1 print_stacktrace=1",
+}
+
+
+def run(program: str, *arguments: str, order: str = "0", timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    """Run a program of ``build/tests`` in a schedule order; its output and the sanitizers' come back in ``stderr``."""
+    path = DIRECTORY / program
+    if not path.exists():
+        pytest.skip(f"{program}: built without the emulator (MOMENTUM_CUDA=OFF)")
+    # TSan wants its shadow memory where address space randomisation may have put a library.
+    fixed_addresses = ["setarch", "-R"] if program.endswith("_thread") and shutil.which("setarch") else []
+    return subprocess.run(
+        [*fixed_addresses, str(path), *arguments],
+        env={**os.environ, **OPTIONS, "MOMENTUM_EMULATOR_ORDER": order},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
