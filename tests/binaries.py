@@ -40,7 +40,7 @@ def symbols(path: Path, *options: str) -> list[Symbol]:
 
 @dataclass
 class Kernel:
-    """Machine code of one kernel for one architecture."""
+    """Machine code of one kernel for one architecture; `name` is like ``map_kernel<Adam, float, true>``."""
 
     name: str
     arch: str
@@ -73,6 +73,9 @@ def kernels(path: Path) -> list[Kernel]:
             name = match[1]
         elif match := re.match(r"\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)", line):
             found[arch, name].opcodes[match[1]] += 1
+    names = run("c++filt", *(kernel.name for kernel in found.values())).splitlines()
+    for kernel, demangled in zip(found.values(), names, strict=True):
+        kernel.name = re.sub(r"^void |momentum::(\w+::)*|\(.*$", "", demangled)
     return list(found.values())
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import binaries
 import pytest
 
-import binaries
-
 OBJECTS = sorted((binaries.BUILD / "csrc" / "cuda" / "CMakeFiles").glob("momentum_cuda_*.dir/**/*.cu.o"))
+
+# A block has 256 threads and a multiprocessor 65,536 registers: 128 leave room for two blocks, 80 for three, 64 for four.
+CEILINGS = {"map_kernel": 128, "reduce_kernel": 128, "reduce_columns_kernel": 80, "finalize_kernel": 64, "philox_kernel": 32}
 
 pytestmark = pytest.mark.skipif(binaries.CONFIG["cuda_version"] is None, reason="built without CUDA kernels")
 
@@ -16,14 +18,42 @@ def kernels(request):
     return binaries.kernels(request.param)
 
 
-def test_kernels_exist():
+def maps(kernels):
+    return [kernel for kernel in kernels if kernel.name.startswith("map_kernel<")]
+
+
+def test_every_architecture_is_compiled():
     archs = {f"sm_{arch}" for arch in binaries.CONFIG["cuda_archs"]}
     assert {kernel.arch for path in OBJECTS for kernel in binaries.kernels(path)} == archs
 
 
+def test_every_rule_has_kernels():
+    rules = {path.stem for path in (binaries.ROOT / "csrc" / "core" / "rules").glob("*.h")}
+    mapped = {path.name.removesuffix(".cu.o") for path in OBJECTS if maps(binaries.kernels(path))}
+    assert rules <= mapped
+
+
 def test_nothing_spills(kernels):
-    local = {
-        f"{kernel.name} {kernel.arch}": (kernel.stack_bytes, kernel.local_bytes, kernel.count("LDL"), kernel.count("STL"))
+    figures = {
+        f"{kernel.name} {kernel.arch}": {
+            "stack": kernel.stack_bytes,
+            "local": kernel.local_bytes,
+            "LDL": kernel.count("LDL"),
+            "STL": kernel.count("STL"),
+        }
         for kernel in kernels
     }
-    assert {name: figures for name, figures in local.items() if any(figures)} == {}
+    assert {name: counts for name, counts in figures.items() if any(counts.values())} == {}
+
+
+def test_registers(kernels):
+    for kernel in kernels:
+        ceiling = CEILINGS[kernel.name.split("<")[0]]
+        assert kernel.registers <= ceiling, f"{kernel.name} {kernel.arch}: {kernel.registers} registers"
+
+
+def test_maps_use_128_bit_accesses(kernels):
+    for kernel in maps(kernels):
+        # At least the gradient and the parameter are read, and the parameter written.
+        assert kernel.count("LDG.E.128") >= 2, f"{kernel.name} {kernel.arch}"
+        assert kernel.count("STG.E.128") >= 1, f"{kernel.name} {kernel.arch}"
