@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import binaries
 import pytest
+
+import binaries
 
 OBJECTS = sorted((binaries.BUILD / "csrc" / "cuda" / "CMakeFiles").glob("momentum_cuda_*.dir/**/*.cu.o"))
 
