@@ -166,6 +166,11 @@ def change_options(optimizer):
         group["weight_decay_mode"] = "prox"
 
 
+def rescale_cautiously(optimizer):
+    for group in optimizer.param_groups:
+        group["cautious"] = "rescaled"
+
+
 def keep_more(optimizer):
     for group in optimizer.param_groups:
         group["ema_decay"] = 0.9
@@ -215,6 +220,7 @@ EDITS = [
     change_rates,
     rates_as_tensors,
     change_options,
+    rescale_cautiously,
     keep_more,
     toggle_requires_grad,
     step_one_param,

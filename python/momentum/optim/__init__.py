@@ -1,5 +1,6 @@
 """Optimizers: drop-in subclasses of :class:`torch.optim.Optimizer` that step all parameters in one call of an op."""
 
+from momentum.optim._base import FusedOptimizer
 from momentum.optim._options import CommonOptions
 from momentum.optim.adam import Adam
 from momentum.optim.adamw import AdamW
@@ -9,4 +10,4 @@ from momentum.optim.sgd import SGD
 from momentum.optim.spam import SPAM
 from momentum.optim.stable_spam import StableSPAM
 
-__all__ = ["SCALE", "SGD", "SPAM", "Adam", "AdamW", "CommonOptions", "Lion", "StableSPAM", "scale_groups"]
+__all__ = ["SCALE", "SGD", "SPAM", "Adam", "AdamW", "CommonOptions", "FusedOptimizer", "Lion", "StableSPAM", "scale_groups"]

@@ -174,6 +174,8 @@ class FusedOptimizer(Optimizer):
 
     @_disable_dynamo
     def _advance(self, param: Tensor | None) -> None:
+        if self._swapped:
+            raise RuntimeError("step() inside swap_ema(): the parameters hold their averages")
         # Popped while in use: a failure leaves no plan behind that might be half made.
         plan = self._plans.pop(param, None)
         lists = plan.collect() if plan is not None and plan.holds(self) else None
@@ -183,8 +185,6 @@ class FusedOptimizer(Optimizer):
         if lists is None:
             raise RuntimeError(f"{type(self).__name__}: the state of a parameter holds something that is not a tensor")
         try:
-            if self._swapped:
-                raise RuntimeError("step() inside swap_ema(): the parameters hold their averages")
             grad_scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
             for launch, tensors in zip(plan.launches, lists, strict=True):
                 launch.run(tensors, grad_scale, found_inf)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from momentum import _ops
 from momentum.enums import Cautious, Residual, Rounding
@@ -68,13 +69,19 @@ class Settings:
             changed.__dict__["key"] = self.key  # does not contain the numbers; hashing it anew costs more than the rest
         return changed
 
+    @property
+    def cautious(self) -> Cautious:
+        """What the op does with entries that disagree with the gradient."""
+        return Cautious(self.arguments.get("cautious", Cautious.OFF))
+
     def residual_of(self, param: Tensor) -> Residual:
         """Return what is kept beside ``param``."""
         return self.residual if param.dtype in (torch.bfloat16, torch.float16) else Residual.NONE
 
     def same_tensors(self, other: Settings) -> bool:
         """Return whether the same tensors are needed under ``other``, so that a plan survives the change."""
-        return all(getattr(self, name) == getattr(other, name) for name in ("rule", "states", "residual", "ema", "seed"))
+        names = ("rule", "states", "residual", "ema", "seed", "cautious")
+        return all(getattr(self, name) == getattr(other, name) for name in names)
 
 
 class Member(NamedTuple):
@@ -106,7 +113,7 @@ class Launch:
         self._sharded = any(map(_sharding.is_sharded, self._params))
 
         reductions = [*first.rule.reductions]
-        if first.arguments.get("cautious") == Cautious.RESCALED:
+        if first.cautious == Cautious.RESCALED:
             reductions.append(CAUTIOUS_COUNT)
         self._totals = Totals(self._params, reductions, self._device)
         # What the choice of tensors above rests on and module.to() or `p.data = ...` can change.
@@ -206,6 +213,8 @@ class Launch:
                 **arguments,
                 **stage,
             )
+        if self._sharded:
+            increment_version(self._params)  # the op saw their shards, autograd sees them
         self._ran = True
 
     def _device_arguments(self, grad_scale: Tensor | None, found_inf: Tensor | None) -> dict[str, Tensor]:
