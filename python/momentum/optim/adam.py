@@ -110,6 +110,7 @@ class Adam(FusedOptimizer):
         check_betas(group["betas"])
         check_number("eps", group["eps"])
         check_flag("amsgrad", group["amsgrad"])
+        check_flag("capturable", group["capturable"])
 
     def _torch_options(self, group: Group) -> dict[str, Any]:
         return {"decoupled_weight_decay": group["weight_decay_mode"] != "l2"}

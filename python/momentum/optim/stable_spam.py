@@ -135,6 +135,8 @@ class StableSPAM(FusedOptimizer):
         for i, gamma in enumerate(group["gammas"]):
             if i > 0 or gamma is not None:
                 check_number(f"gammas[{i}]", gamma, 0.0, 1.0, below=True)
+        if group["gammas"][0] is None and isinstance(group["betas"][0], Tensor):
+            raise ValueError("gammas[0] must be a number where betas[0] is a tensor, which may change")
         if group["total_steps"] is not None:
             check_integer("total_steps", group["total_steps"], low=1, high=MOST_STEPS)
         check_number("eta_min", group["eta_min"], 0.0, 1.0)
