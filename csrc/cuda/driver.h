@@ -4,17 +4,20 @@
 #include <cuda_runtime.h>
 
 #include <cstddef>
+#include <memory>
 
 #include "core/call.h"
 
 namespace momentum::cuda {
 
-// Where a call runs and who owns its scratch memory: `allocate` returns device memory that stays valid until the work queued on
-// the stream so far and by this call is done.
+// Where a call runs and who owns its memory: `allocate` returns device memory that stays valid until the work queued on the
+// stream so far and by this call is done, `reserve` memory that stays valid for all work queued before the pointer is given up
+// (null: long tables take several launches).
 struct Context {
   cudaStream_t stream = nullptr;
   void* (*allocate)(size_t bytes, void* owner) = nullptr;
   void* owner = nullptr;
+  std::shared_ptr<void> (*reserve)(size_t bytes, void* owner) = nullptr;
 };
 
 // Defined for each rule by the translation unit generated from rule.cu.in. Reads nothing back from the device and never

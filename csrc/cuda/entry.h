@@ -1,4 +1,4 @@
-// The tensor table that travels in the 32 KB of a launch's parameters.
+// What a kernel knows of one tensor of its list.
 #pragma once
 
 #include <cstdint>
@@ -10,11 +10,10 @@
 namespace momentum::cuda {
 
 inline constexpr int kThreads = 256;
-inline constexpr int kChunk = 8192;            // elements a block takes at a time
-inline constexpr int kReduceRange = 8192;      // elements per partial total
-inline constexpr int kWarpSegment = 2048;      // segments up to this length are reduced by one warp each
-inline constexpr int kColumnRows = 128;        // rows per partial total of a column
-inline constexpr int kParameterBytes = 32764;  // what CUDA grants from 12.1 on
+inline constexpr int kChunk = 8192;        // elements a block takes at a time
+inline constexpr int kReduceRange = 8192;  // elements per partial total
+inline constexpr int kWarpSegment = 2048;  // segments up to this length are reduced by one warp each
+inline constexpr int kColumnRows = 128;    // rows per partial total of a column
 inline constexpr int kWarps = kThreads / 32;
 
 // Stream numbers within Entry::dtypes (4 bits each) and Entry::aligned (1 bit each).
@@ -54,9 +53,9 @@ struct EntryBase {
   const void* grad;
   void* states[kStored > 0 ? kStored : 1];
   int64_t numel;
-  double lr, weight_decay;
-  uint32_t index;        // in the call's lists
-  uint32_t first_chunk;  // of this launch
+  double lr, weight_decay;  // while in a resident table: the number of their pair in the launch's parameters, and 0
+  uint32_t index;           // in the call's lists
+  uint32_t first_chunk;     // of this launch
   uint32_t dtypes;
   uint16_t aligned;
   uint8_t shift;  // groups start at elements -shift, V - shift, ...
@@ -79,46 +78,8 @@ struct ReduceEntry : EntryBase<state_count<Rule>()>,
   static constexpr int kStored = state_count<Rule>();
 };
 
-template <class Rule, class T, class EntryType>
-struct Header {
-  CommonArgs common;
-  TotalsLayout layout;
-  typename Rule::template Constants<T> constants;
-  uint32_t chunks;  // of this launch
-  uint32_t entries;
-  // Reductions only.
-  int reduction;
-  Axis axis;
-  bool finalize;
-  double* partials;
-  uint32_t* tickets;
-};
-
-template <class Rule, class T, class EntryType>
-struct Params {
-  using Entry = EntryType;
-  static constexpr int kCapacity = (kParameterBytes - int(sizeof(Header<Rule, T, EntryType>)) - 16) / int(sizeof(EntryType));
-  Header<Rule, T, EntryType> header;
-  EntryType table[kCapacity];
-};
-
 __device__ __forceinline__ DType stream_dtype(uint32_t dtypes, int stream) { return DType((dtypes >> (4 * stream)) & 15u); }
 __device__ __forceinline__ bool stream_aligned(uint32_t aligned, int stream) { return ((aligned >> stream) & 1u) != 0; }
-
-// The tensor a chunk belongs to: the last entry that starts at or before it.
-template <class ParamsType>
-__device__ __forceinline__ uint32_t find_entry(const ParamsType& params, uint32_t chunk) {
-  uint32_t low = 0, high = params.header.entries;
-  while (high - low > 1) {
-    const uint32_t middle = (low + high) / 2;
-    if (params.table[middle].first_chunk <= chunk) {
-      low = middle;
-    } else {
-      high = middle;
-    }
-  }
-  return low;
-}
 
 template <class Rule, class EntryType>
 __device__ __forceinline__ TensorFacts facts_of(const EntryType& e) {
@@ -137,12 +98,6 @@ __device__ __forceinline__ TensorFacts facts_of(const EntryType& e) {
     facts.present |= e.states[k] != nullptr ? 1u << k : 0u;
   if constexpr (requires { e.scalars; }) facts.scalars = e.scalars;
   return facts;
-}
-
-template <class Rule, class T, class ParamsType>
-__device__ __forceinline__ typename Rule::template Constants<T> constants_of(const ParamsType& params) {
-  if (params.header.common.device_hypers) return make_constants<Rule, T>(params.header.common);
-  return params.header.constants;
 }
 
 }  // namespace momentum::cuda

@@ -9,7 +9,7 @@
 #include "core/philox.h"
 #include "core/prepare.h"
 #include "cuda/access.h"
-#include "cuda/entry.h"
+#include "cuda/table.h"
 
 namespace momentum::cuda {
 
@@ -186,19 +186,21 @@ __device__ __forceinline__ void count_step(const ParamsType& params, uint32_t* a
   __syncthreads();
   if (!last) return;
   for (uint32_t i = threadIdx.x; i < params.header.entries; i += kThreads) {
-    params.header.common.steps[params.table[i].index] += 1.0f;
+    params.header.common.steps[entry_of(params, i).index] += 1.0f;
   }
   if (threadIdx.x == 0) atomicExch(arrivals, 0u);
 }
 
+// Two blocks fit a multiprocessor: one alone would not have enough bytes in flight.
 template <class Rule, class T, bool kFull>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(kThreads, 2)
     map_kernel(const Params<Rule, T, MapEntry<Rule, kFull>> __grid_constant__ params, uint32_t* arrivals) {
   const CommonArgs& common = params.header.common;
   if (common.found_inf != nullptr && *common.found_inf != 0.0f) return;
+  __shared__ MapEntry<Rule, kFull> e;
   const auto constants = constants_of<Rule, T>(params);
   for (uint32_t chunk = blockIdx.x; chunk < params.header.chunks; chunk += gridDim.x) {
-    const auto& e = params.table[find_entry(params, chunk)];
+    stage_entry(params, find_entry(params, chunk), e);
     const Prepared<Rule, T> prepared = prepare<Rule, T>(common, constants, params.header.layout, facts_of<Rule>(e));
     const int64_t begin = int64_t(chunk - e.first_chunk) * kChunk - e.shift;
     if constexpr (sizeof(T) == 8) {

@@ -1,5 +1,5 @@
-// Instructions that CUDA C++ has no name for or takes apart: vector stores, asynchronous copies into shared memory and the tensor
-// cores.
+// Instructions that CUDA C++ has no name for or takes apart: vector stores, asynchronous copies into shared memory and the
+// tensor cores.
 //
 // All need sm_80. Fragments have the layouts of the PTX manual for mma.m16n8k16 with a row-major A and a column-major B;
 // with group = lane / 4 and pair = 2 * (lane % 4), a lane holds

@@ -8,7 +8,7 @@
 
 #include "core/prepare.h"
 #include "cuda/access.h"
-#include "cuda/entry.h"
+#include "cuda/table.h"
 
 namespace momentum::cuda {
 
@@ -125,15 +125,17 @@ __device__ __forceinline__ bool arrive(uint32_t* ticket, uint32_t pieces) {
 
 // Segments that are contiguous: tensors or rows.
 template <class Rule, class T>
-__global__ void __launch_bounds__(kThreads, 1) reduce_kernel(const Params<Rule, T, ReduceEntry<Rule>> __grid_constant__ params) {
+__global__ void __launch_bounds__(kThreads, 1)
+    reduce_kernel(const Params<Rule, T, ReduceEntry<Rule>> __grid_constant__ params) {
   constexpr int V = reduce_width<T>();
   const CommonArgs& common = params.header.common;
   if (common.found_inf != nullptr && *common.found_inf != 0.0f) return;
+  __shared__ ReduceEntry<Rule> e;
   const auto constants = constants_of<Rule, T>(params);
   const int k = params.header.reduction;
   const ReduceOp op = reduce_op<Rule>(k, common.hypers);
   for (uint32_t chunk = blockIdx.x; chunk < params.header.chunks; chunk += gridDim.x) {
-    const auto& e = params.table[find_entry(params, chunk)];
+    stage_entry(params, find_entry(params, chunk), e);
     const Prepared<Rule, T> prepared = prepare<Rule, T>(common, constants, params.header.layout, facts_of<Rule>(e));
     const Measure<Rule, T> measure = make_measure<Rule, T>(e, prepared, k);
     const uint32_t local = chunk - e.first_chunk;
@@ -183,11 +185,12 @@ __global__ void __launch_bounds__(kThreads, 1)
     reduce_columns_kernel(const Params<Rule, T, ReduceEntry<Rule>> __grid_constant__ params) {
   const CommonArgs& common = params.header.common;
   if (common.found_inf != nullptr && *common.found_inf != 0.0f) return;
+  __shared__ ReduceEntry<Rule> e;
   const auto constants = constants_of<Rule, T>(params);
   const int k = params.header.reduction;
   const ReduceOp op = reduce_op<Rule>(k, common.hypers);
   for (uint32_t chunk = blockIdx.x; chunk < params.header.chunks; chunk += gridDim.x) {
-    const auto& e = params.table[find_entry(params, chunk)];
+    stage_entry(params, find_entry(params, chunk), e);
     const Prepared<Rule, T> prepared = prepare<Rule, T>(common, constants, params.header.layout, facts_of<Rule>(e));
     const Measure<Rule, T> measure = make_measure<Rule, T>(e, prepared, k);
     const int64_t row_blocks = e.rows > kColumnRows ? (e.rows + kColumnRows - 1) / kColumnRows : 1;
@@ -230,7 +233,7 @@ __global__ void __launch_bounds__(kThreads) finalize_kernel(const Params<Rule, T
   if (common.found_inf != nullptr && *common.found_inf != 0.0f) return;
   const auto constants = constants_of<Rule, T>(params);
   for (uint32_t i = blockIdx.x * kThreads + threadIdx.x; i < params.header.entries; i += gridDim.x * kThreads) {
-    const auto& e = params.table[i];
+    const auto& e = entry_of(params, i);  // without its rates, which finalising does not need
     const Prepared<Rule, T> prepared = prepare<Rule, T>(common, constants, params.header.layout, facts_of<Rule>(e));
     finish_segment<Rule, T>(params, e, constants, prepared, 0, common.totals[e.total_begin]);
   }

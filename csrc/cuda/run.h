@@ -10,6 +10,7 @@
 #include "cuda/driver.h"
 #include "cuda/map.h"
 #include "cuda/reduce.h"
+#include "cuda/table_launch.h"
 
 namespace momentum::cuda {
 
@@ -98,14 +99,11 @@ class Runner {
  private:
   using ReduceParams = Params<Rule, T, ReduceEntry<Rule>>;
 
-  template <class ParamsType>
-  void start(ParamsType& params, const TotalsLayout& layout) const {
-    params.header.common = call_.common;
-    params.header.layout = layout;
-    if (!call_.common.device_hypers) params.header.constants = make_constants<Rule, T>(call_.common);
-    params.header.axis = reduce_axis<Rule>(0, call_.common.hypers);
-    params.header.entries = 0;
-    params.header.chunks = 0;
+  void start(Header<Rule, T>& header, const TotalsLayout& layout) const {
+    header.common = call_.common;
+    header.layout = layout;
+    if (!call_.common.device_hypers) header.constants = make_constants<Rule, T>(call_.common);
+    header.axis = reduce_axis<Rule>(0, call_.common.hypers);
   }
 
   template <class Entry>
@@ -170,43 +168,34 @@ cudaError_t Runner<Rule, T>::map(const TotalsLayout& layout) {
 template <class Rule, class T>
 template <bool kFull>
 cudaError_t Runner<Rule, T>::map_tables(const TotalsLayout& layout) {
-  using MapParams = Params<Rule, T, MapEntry<Rule, kFull>>;
-  static_assert(sizeof(MapParams) <= kParameterBytes);
   if (mine_.empty()) return cudaSuccess;
+  constexpr auto kKernel = map_kernel<Rule, T, kFull>;
   int resident = 0;
-  if (const cudaError_t error = resident_blocks<map_kernel<Rule, T, kFull>>(&resident); error != cudaSuccess) return error;
-  const auto params = std::make_unique<MapParams>();
-  const Axis along = reduce_axis<Rule>(0, call_.common.hypers);
+  if (const cudaError_t error = resident_blocks<kKernel>(&resident); error != cudaSuccess) return error;
   std::vector<int64_t> segments;
   if constexpr (uses_segments<Rule>()) {
+    const Axis along = reduce_axis<Rule>(0, call_.common.hypers);
     segments.push_back(0);
     for (const TensorArgs& t : call_.tensors) segments.push_back(segments.back() + segment_count(t, along));
   }
-  auto* arrivals = reinterpret_cast<uint32_t*>(call_.common.steps + call_.tensors.size());
-  start(*params, layout);
-  const auto flush = [&]() -> cudaError_t {
-    if (params->header.entries == 0) return cudaSuccess;
-    const unsigned grid = std::max(1u, std::min(params->header.chunks, unsigned(resident)));
-    const cudaError_t error = simt::launch(map_kernel<Rule, T, kFull>, grid, kThreads, 0, context_.stream, *params, arrivals);
-    params->header.entries = params->header.chunks = 0;
-    return error;
-  };
+  TableLaunch<Params<Rule, T, MapEntry<Rule, kFull>>> launch;
+  start(launch.header(), layout);
+  launch.reserve(mine_.size());
   for (const uint32_t index : mine_) {
-    if (params->header.entries == uint32_t(MapParams::kCapacity)) {
-      if (const cudaError_t error = flush(); error != cudaSuccess) return error;
-    }
-    auto& e = params->table[params->header.entries++];
+    auto& e = launch.add();
     fill(index, call_.common.rounding == Rounding::kStochastic, e);
     if constexpr (uses_segments<Rule>()) e.segment_begin = segments[index];
-    e.first_chunk = params->header.chunks;
-    params->header.chunks += uint32_t((e.numel + e.shift + kChunk - 1) / kChunk * (e.numel > 0));
+    launch.add_chunks(e.numel > 0 ? (e.numel + e.shift + kChunk - 1) / kChunk : 0);
   }
-  return flush();
+  auto* arrivals = reinterpret_cast<uint32_t*>(call_.common.steps + call_.tensors.size());
+  return launch.run(reinterpret_cast<const void*>(kKernel), context_, [&](const auto& params) {
+    const unsigned grid = std::clamp(params.header.chunks, 1u, unsigned(resident));
+    return simt::launch(kKernel, grid, kThreads, 0, context_.stream, params, arrivals);
+  });
 }
 
 template <class Rule, class T>
 cudaError_t Runner<Rule, T>::reduce(int k, const TotalsLayout& layout, int64_t totals_begin, bool finalize) {
-  static_assert(sizeof(ReduceParams) <= kParameterBytes);
   if (mine_.empty()) return cudaSuccess;
   const Axis along = reduce_axis<Rule>(k, call_.common.hypers);
 
@@ -232,90 +221,71 @@ cudaError_t Runner<Rule, T>::reduce(int k, const TotalsLayout& layout, int64_t t
     partials += plan.partials;
     tickets += plan.tickets;
   }
-  const auto params = std::make_unique<ReduceParams>();
-  start(*params, layout);
-  params->header.reduction = k;
-  params->header.axis = along;
-  params->header.finalize = finalize;
+  TableLaunch<ReduceParams> launch;
+  auto& header = launch.header();
+  start(header, layout);
+  header.reduction = k;
+  header.axis = along;
+  header.finalize = finalize;
   if (partials > 0) {
     const size_t ticket_bytes = size_t(tickets) * sizeof(uint32_t);
-    params->header.partials = static_cast<double*>(context_.allocate(size_t(partials) * sizeof(double), context_.owner));
-    params->header.tickets = static_cast<uint32_t*>(context_.allocate(ticket_bytes, context_.owner));
-    const cudaError_t error = cudaMemsetAsync(params->header.tickets, 0, ticket_bytes, context_.stream);
+    header.partials = static_cast<double*>(context_.allocate(size_t(partials) * sizeof(double), context_.owner));
+    header.tickets = static_cast<uint32_t*>(context_.allocate(ticket_bytes, context_.owner));
+    const cudaError_t error = cudaMemsetAsync(header.tickets, 0, ticket_bytes, context_.stream);
     if (error != cudaSuccess) return error;
   }
-
-  const auto flush = [&]() -> cudaError_t {
-    int resident = 0;
-    cudaError_t error = cudaSuccess;
-    if (params->header.chunks == 0) {
-      params->header.entries = 0;
-      return error;
-    }
-    const auto go = [&]<auto kKernel>() {
-      error = resident_blocks<kKernel>(&resident);
-      if (error != cudaSuccess) return;
-      const unsigned grid = std::min(params->header.chunks, unsigned(resident));
-      error = simt::launch(kKernel, grid, kThreads, 0, context_.stream, *params);
-    };
-    if constexpr (uses_segments<Rule>()) {
-      if (along == Axis::kColumn) {
-        go.template operator()<reduce_columns_kernel<Rule, T>>();
-      } else {
-        go.template operator()<reduce_kernel<Rule, T>>();
-      }
-    } else {
-      go.template operator()<reduce_kernel<Rule, T>>();
-    }
-    params->header.entries = params->header.chunks = 0;
-    return error;
-  };
 
   std::vector<int64_t> totals(1, totals_begin);
   for (const TensorArgs& t : call_.tensors) totals.push_back(totals.back() + segment_count(t, along));
   int64_t partial = 0, ticket = 0;
+  launch.reserve(mine_.size());
   for (const uint32_t index : mine_) {
-    if (params->header.entries == uint32_t(ReduceParams::kCapacity)) {
-      if (const cudaError_t error = flush(); error != cudaSuccess) return error;
-    }
     const Plan plan = plan_of(call_.tensors[index]);
-    auto& e = params->table[params->header.entries++];
+    auto& e = launch.add();
     fill(index, true, e);
     e.total_begin = totals[index];
     e.partial_begin = partial;
     e.ticket_begin = ticket;
-    e.first_chunk = params->header.chunks;
-    params->header.chunks += uint32_t(plan.chunks);
+    launch.add_chunks(plan.chunks);
     partial += plan.partials;
     ticket += plan.tickets;
   }
-  return flush();
+
+  const auto run = [&]<auto kKernel>() -> cudaError_t {
+    int resident = 0;
+    if (const cudaError_t error = resident_blocks<kKernel>(&resident); error != cudaSuccess) return error;
+    return launch.run(reinterpret_cast<const void*>(kKernel), context_, [&](const auto& params) {
+      if (params.header.chunks == 0) return cudaSuccess;
+      const unsigned grid = std::min(params.header.chunks, unsigned(resident));
+      return simt::launch(kKernel, grid, kThreads, 0, context_.stream, params);
+    });
+  };
+  if constexpr (uses_segments<Rule>()) {
+    if (along == Axis::kColumn) return run.template operator()<reduce_columns_kernel<Rule, T>>();
+  }
+  return run.template operator()<reduce_kernel<Rule, T>>();
 }
 
 template <class Rule, class T>
 cudaError_t Runner<Rule, T>::finalize(int k, const TotalsLayout& layout, int64_t totals_begin) {
   if constexpr (scalar_count<Rule>() > 0) {
     if (mine_.empty() || k >= reduction_count<Rule>()) return cudaSuccess;
-    const auto params = std::make_unique<ReduceParams>();
-    start(*params, layout);
-    params->header.reduction = k;
-    params->header.finalize = true;
-    const auto flush = [&]() -> cudaError_t {
-      if (params->header.entries == 0) return cudaSuccess;
-      const unsigned grid = (params->header.entries + kThreads - 1) / kThreads;
-      const cudaError_t error = simt::launch(finalize_kernel<Rule, T>, grid, kThreads, 0, context_.stream, *params);
-      params->header.entries = 0;
-      return error;
-    };
+    TableLaunch<ReduceParams> launch;
+    auto& header = launch.header();
+    start(header, layout);
+    header.reduction = k;
+    header.finalize = true;
+    launch.reserve(mine_.size());
     for (const uint32_t index : mine_) {
-      if (params->header.entries == uint32_t(ReduceParams::kCapacity)) {
-        if (const cudaError_t error = flush(); error != cudaSuccess) return error;
-      }
-      auto& e = params->table[params->header.entries++];
+      auto& e = launch.add();
       fill(index, true, e);
       e.total_begin = totals_begin + index;
     }
-    return flush();
+    constexpr auto kKernel = finalize_kernel<Rule, T>;
+    return launch.run(reinterpret_cast<const void*>(kKernel), context_, [&](const auto& params) {
+      const unsigned grid = (params.header.entries + kThreads - 1) / kThreads;
+      return simt::launch(kKernel, grid, kThreads, 0, context_.stream, params);
+    });
   }
   return cudaSuccess;
 }

@@ -27,6 +27,22 @@ cudaStream_t current_stream(int32_t device_index) {
   return static_cast<cudaStream_t>(stream);
 }
 
+// Device memory from torch's caching allocator.
+TensorHandle empty(size_t bytes, int32_t device_index) {
+  const auto size = int64_t(bytes);
+  const int64_t stride = 1;
+  AtenTensorHandle tensor = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(1, &size, &stride, aoti_torch_dtype_uint8(), aoti_torch_device_type_cuda(),
+                                                  device_index, &tensor));
+  return TensorHandle(tensor);
+}
+
+void* data_of(const TensorHandle& tensor) {
+  void* data = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_data_ptr(tensor.get(), &data));
+  return data;
+}
+
 }  // namespace
 
 // Memory from torch's caching allocator is ordered by the stream: it may be given back as soon as the work is queued.
@@ -42,15 +58,12 @@ DeviceCall::DeviceCall(int32_t device_index) : scratch_(new Scratch(device_index
   context_.owner = scratch_;
   context_.allocate = [](size_t bytes, void* owner) -> void* {
     auto& scratch = *static_cast<Scratch*>(owner);
-    const auto size = int64_t(bytes);
-    const int64_t stride = 1;
-    AtenTensorHandle tensor = nullptr;
-    TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(1, &size, &stride, aoti_torch_dtype_uint8(), aoti_torch_device_type_cuda(),
-                                                    scratch.device_index, &tensor));
-    scratch.tensors.emplace_back(tensor);
-    void* data = nullptr;
-    TORCH_ERROR_CODE_CHECK(aoti_torch_get_data_ptr(tensor, &data));
-    return data;
+    scratch.tensors.push_back(empty(bytes, scratch.device_index));
+    return data_of(scratch.tensors.back());
+  };
+  context_.reserve = [](size_t bytes, void* owner) -> std::shared_ptr<void> {
+    auto tensor = std::make_shared<TensorHandle>(empty(bytes, static_cast<Scratch*>(owner)->device_index));
+    return {tensor, data_of(*tensor)};
   };
   try {
     context_.stream = current_stream(device_index);

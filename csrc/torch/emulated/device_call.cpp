@@ -22,6 +22,9 @@ DeviceCall::DeviceCall(int32_t) : scratch_(new Scratch) {
     std::memset(blocks.back().get(), 0xff, count * 8);
     return blocks.back().get();
   };
+  context_.reserve = [](size_t bytes, void*) -> std::shared_ptr<void> {
+    return std::shared_ptr<double[]>(new double[(bytes + 7) / 8]);
+  };
 }
 
 DeviceCall::~DeviceCall() { delete scratch_; }
