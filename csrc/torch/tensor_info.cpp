@@ -106,6 +106,7 @@ bool same_strides(const TensorInfo& a, const TensorInfo& b) {
 }
 
 bool is_contiguous(const TensorInfo& info) {
+  if (info.numel == 0) return true;
   int64_t expected = 1;
   for (int64_t d = info.dim - 1; d >= 0; --d) {
     if (info.sizes[d] != 1 && info.strides[d] != expected) return false;
@@ -115,7 +116,7 @@ bool is_contiguous(const TensorInfo& info) {
 }
 
 bool is_dense(const TensorInfo& info) {
-  if (info.numel == 0 || is_contiguous(info)) return true;
+  if (is_contiguous(info)) return true;
   std::vector<int64_t> order;
   for (int64_t d = 0; d < info.dim; ++d) {
     if (info.sizes[d] != 1) order.push_back(d);
