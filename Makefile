@@ -56,7 +56,7 @@ train: setup $(call groups,bench) ## Train a small GPT with torch's AdamW and wi
 .PHONY: test
 test: $(call groups,build test bench) ## Run all tests; ARGS="-k name" to select
 	$(call build_into_package,-DMOMENTUM_EMULATED=$(if $(filter OFF,$(MOMENTUM_CUDA)),OFF,ON),tests)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 .PHONY: bench
 bench: setup $(call groups,bench) ## Time the kernels against their peers; ARGS="--help" for options

@@ -11,7 +11,10 @@ OBJECTS = sorted((binaries.BUILD / "csrc" / "cuda" / "CMakeFiles").glob("momentu
 # A block has 256 threads and a multiprocessor 65,536 registers: 128 leave room for two blocks, 80 for three, 64 for four.
 CEILINGS = {"map_kernel": 128, "reduce_kernel": 128, "reduce_columns_kernel": 80, "finalize_kernel": 64, "philox_kernel": 32}
 
-pytestmark = pytest.mark.skipif(binaries.CONFIG["cuda_version"] is None, reason="built without CUDA kernels")
+pytestmark = [
+    pytest.mark.skipif(binaries.CONFIG["cuda_version"] is None, reason="built without CUDA kernels"),
+    pytest.mark.xdist_group("sass"),  # each object is disassembled once
+]
 
 
 @pytest.fixture(params=OBJECTS, ids=lambda path: path.name.removesuffix(".cu.o"))

@@ -14,6 +14,8 @@ import pytest
 
 import binaries
 
+pytestmark = pytest.mark.xdist_group("wheel")  # built once
+
 SMOKE = """
 import torch, momentum
 torch.manual_seed(0)
