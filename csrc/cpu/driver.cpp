@@ -10,7 +10,8 @@ namespace momentum::cpu {
 namespace {
 
 constexpr int64_t kUnit = 1024;          // elements per unit of the map's work
-constexpr int64_t kMapGrain = 32;        // units worth waking a thread for
+constexpr int64_t kMapGrain = 65536;     // elements worth waking a thread for
+constexpr int64_t kTensorCost = 128;     // what a tensor costs beside its elements, in elements
 constexpr int64_t kReduceRange = 16384;  // elements per partial total
 constexpr int64_t kColumnRows = 4096;    // rows per partial total of a column
 constexpr int64_t kColumnBlock = 1024;   // columns per piece of work
@@ -85,7 +86,10 @@ void Call::map() {
     units[i + 1] = units[i] + (tensors[i].numel + kUnit - 1) / kUnit;
     segments[i + 1] = segments[i] + segment_count(tensors[i], along);
   }
-  parallel(units[count], kMapGrain, [&](int64_t begin, int64_t end) {
+  int64_t work = kTensorCost * count;
+  for (const TensorArgs& t : tensors) work += t.numel;
+  const int64_t grain = std::max<int64_t>(1, units[count] * kMapGrain / std::max<int64_t>(work, 1));
+  parallel(units[count], grain, [&](int64_t begin, int64_t end) {
     int64_t i = std::upper_bound(units.begin(), units.end(), begin) - units.begin() - 1;
     for (int64_t unit = begin; unit < end; ++i) {
       const int64_t last = std::min(end, units[i + 1]);

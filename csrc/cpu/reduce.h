@@ -1,6 +1,6 @@
 // Reductions on the CPU: partial totals of ranges, whose borders depend on the tensor alone.
 //
-// Inside a tile, 64 lanes add in the arithmetic type (16 terms each); lanes, tiles and ranges are combined in double, so the
+// Inside a tile, 64 lanes add in the arithmetic type (8 terms each); lanes, tiles and ranges are combined in double, so the
 // error does not grow with the size of the tensor.
 #pragma once
 
@@ -19,7 +19,9 @@ struct MeasureTile {
   const Task& task;
   const Prepared<Rule, T>& prepared;
   int k;
-  T buffers[2 + kMaxStates][kTile];
+  T buffers[2 + kMaxStates][kTile];  // not initialised: clearing them would cost more than a short row
+
+  MeasureTile(const Task& of, const Prepared<Rule, T>& with, int reduction) : task(of), prepared(with), k(reduction) {}
 
   void fill(int64_t begin, int n, T* __restrict out) {
     constexpr int kStates = state_count<Rule>();
@@ -84,7 +86,7 @@ template <class Rule, class T>
 static double reduce_typed(const Task& task, int k, int64_t begin, int64_t end) {
   const Prepared<Rule, T> prepared = prepare_task<Rule, T>(task);
   const ReduceOp op = reduce_op<Rule>(k, task.common->hypers);
-  MeasureTile<Rule, T> measure_tile{task, prepared, k, {}};
+  MeasureTile<Rule, T> measure_tile(task, prepared, k);
   alignas(64) T values[kTile];
   double total = 0;
   for (int64_t i = begin; i < end; i += kTile) {
@@ -100,7 +102,7 @@ static void reduce_columns_typed(const Task& task, int k, int64_t row_begin, int
                                  double* totals) {
   const Prepared<Rule, T> prepared = prepare_task<Rule, T>(task);
   const ReduceOp op = reduce_op<Rule>(k, task.common->hypers);
-  MeasureTile<Rule, T> measure_tile{task, prepared, k, {}};
+  MeasureTile<Rule, T> measure_tile(task, prepared, k);
   alignas(64) T values[kTile];
   for (int64_t c = 0; c < end - begin; ++c) totals[c] = 0;
   for (int64_t row = row_begin; row < row_end; ++row) {
