@@ -50,8 +50,10 @@ struct Spam {
 
   template <class T>
   struct Scalars {
-    T beta2, one_minus_beta1, one_minus_beta2, eps, step_size, threshold;
-    bool reset, clip, guard_zero_v;
+    T beta2, one_minus_beta1, one_minus_beta2, eps, step_size;
+    T threshold;  // infinite while clipping pauses: nothing exceeds the limit then, nor compares with inf * 0
+    T smallest;   // only above it is v a limit
+    bool reset;
   };
   template <class T>
   MOMENTUM_HD static Scalars<T> prepare(const Constants<T>& c, const TensorContext<T>& t) {
@@ -67,10 +69,9 @@ struct Spam {
             c.one_minus_beta2,
             c.eps,
             warmup * t.lr * math::sqrt(correction2) / correction1,
-            c.threshold,
-            after_reset && since == 0,
-            c.threshold > T(0) && since >= c.accumulation_steps,
-            c.guard_zero_v};
+            c.threshold > T(0) && since >= c.accumulation_steps ? c.threshold : T(__builtin_huge_val()),
+            c.guard_zero_v ? T(0) : T(-1),
+            after_reset && since == 0};
   }
 
   template <class T>
@@ -83,7 +84,7 @@ struct Spam {
     const T first = s.reset ? T(0) : x[0];
     const T second = s.reset ? T(0) : x[1];
     const T limit = s.threshold * second;
-    const bool clipped = s.clip && g * g > limit && !(s.guard_zero_v && second == T(0));
+    const bool clipped = (g * g > limit) & (second > s.smallest);
     g = clipped ? math::copysign(math::sqrt(limit), g) : g;
     x[0] = first + s.one_minus_beta1 * (g - first);
     x[1] = s.beta2 * second + s.one_minus_beta2 * g * g;
