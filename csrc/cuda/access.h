@@ -109,6 +109,7 @@ __device__ __forceinline__ void with_size(int size, Use&& use) {
 template <int V>
 __device__ __forceinline__ Raw load_group(const void* base, DType dtype, bool aligned, int64_t i, int64_t numel) {
   Raw raw = {{0, 0, 0, 0}};
+  ptx::assume_global(base);
   with_size<V>(item_size(dtype), [&](auto element, auto size) {
     using Item = decltype(element);
     const auto* items = static_cast<const typename Item::Type*>(base) + i;
@@ -126,6 +127,7 @@ __device__ __forceinline__ Raw load_group(const void* base, DType dtype, bool al
 
 template <int V>
 __device__ __forceinline__ void store_group(void* base, DType dtype, bool aligned, int64_t i, int64_t numel, const Raw& raw) {
+  ptx::assume_global(base);
   with_size<V>(item_size(dtype), [&](auto element, auto size) {
     using Item = decltype(element);
     auto* items = static_cast<typename Item::Type*>(base) + i;

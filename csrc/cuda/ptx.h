@@ -25,6 +25,10 @@ __device__ __forceinline__ unsigned shared_address(const void* pointer) {
   return static_cast<unsigned>(__cvta_generic_to_shared(pointer));
 }
 
+// Says that a pointer points to global memory, which the compiler cannot see once it has passed through a table in memory, and
+// which spares each access the look-up of its address space.
+__device__ __forceinline__ void assume_global(const void* pointer) { __builtin_assume(__isGlobal(pointer)); }
+
 // One store to global memory, aligned to its size. Beside a branch that stores the same elements one by one, the compiler would
 // merge an ordinary vector store into it.
 __device__ __forceinline__ void store_vector(void* address, uint4 value) {

@@ -67,6 +67,8 @@ void multiply_add(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_
 
 namespace momentum::ptx {
 
+inline void assume_global(const void*) {}
+
 // An ordinary store here, so that the sanitizers check it.
 template <class Vector>
 inline void store_vector(void* address, Vector value) {
