@@ -1,0 +1,139 @@
+"""One row per optimizer op: what the tests need to know to run it against its reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from momentum import reference
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to call a rule: which optional states are stored, hyper-parameters, and the first steps to try."""
+
+    hypers: dict[str, Any] = field(default_factory=dict)
+    optional: bool = False
+    steps: tuple[int, ...] = (0, 1, 2, 9, 99, 1000, 30_000)
+
+
+@dataclass(frozen=True)
+class RuleCase:
+    """A rule.
+
+    Attributes
+    ----------
+    states
+        Op list name to state name of the reference, required ones first.
+    optional
+        The last state may be absent.
+    scalars
+        Length of the persistent per-tensor scalars.
+    reductions
+        Reductions of the rule itself.
+    lines
+        The rule's totals are per row or column, so the memory must be a row-major matrix.
+    """
+
+    name: str
+    reference: Callable[..., Any]
+    states: dict[str, str]
+    variants: dict[str, Variant]
+    optional: bool = False
+    scalars: int = 0
+    reductions: int = 0
+    lines: bool = False
+
+    def stored(self, variant: Variant) -> dict[str, str]:
+        """Return the states that a variant stores."""
+        names = list(self.states.items())
+        return dict(names if variant.optional or not self.optional else names[:-1])
+
+
+MOMENTS = {"exp_avgs": "exp_avg", "exp_avg_sqs": "exp_avg_sq"}
+
+RULES = {
+    rule.name: rule
+    for rule in (
+        RuleCase(
+            "adam",
+            reference.adam,
+            {**MOMENTS, "max_exp_avg_sqs": "max_exp_avg_sq"},
+            {
+                "plain": Variant(),
+                "amsgrad": Variant({"beta1": 0.8, "beta2": 0.95, "eps": 1e-3}, optional=True),
+            },
+            optional=True,
+        ),
+        RuleCase(
+            "sgd",
+            reference.sgd,
+            {"momentum_buffers": "momentum_buffer"},
+            {
+                "plain": Variant(),
+                "momentum": Variant({"momentum": 0.9}, optional=True),
+                "dampening": Variant({"momentum": 0.7, "dampening": 0.3}, optional=True),
+                "nesterov": Variant({"momentum": 0.9, "nesterov": True}, optional=True),
+            },
+            optional=True,
+        ),
+        RuleCase(
+            "lion",
+            reference.lion,
+            {"exp_avgs": "exp_avg"},
+            {"plain": Variant(), "betas": Variant({"beta1": 0.5, "beta2": 0.7})},
+        ),
+        RuleCase(
+            "spam",
+            reference.spam,
+            MOMENTS,
+            {
+                "plain": Variant(),
+                # Steps at, before and after resets, in the warm-up and while clipping is off or on.
+                "resets": Variant(
+                    {"reset_interval": 20, "warmup_steps": 12, "accumulation_steps": 5, "threshold": 2.0},
+                    steps=(0, 5, 18, 19, 20, 23, 24, 30, 31, 39, 40, 58),
+                ),
+                "official": Variant({"guard_zero_v": False, "threshold": 2.0, "eps": 1e-3}, steps=(0, 30, 600)),
+                "no_resets": Variant({"reset_interval": 0, "threshold": 0.0}),
+            },
+        ),
+        RuleCase(
+            "stable_spam",
+            reference.stable_spam,
+            MOMENTS,
+            {
+                "plain": Variant(),
+                "resets": Variant({"reset_interval": 20, "theta": 0.9}, steps=(0, 1, 18, 19, 20, 38, 39, 40, 50)),
+                "cosine": Variant({"total_steps": 100, "eta_min": 0.25, "gamma1": 0.85}, steps=(0, 1, 40, 99, 150)),
+                "official": Variant(
+                    {"official": True, "reset_interval": 20, "total_steps": 100}, steps=(0, 18, 19, 20, 39, 150)
+                ),
+            },
+            scalars=3,
+            reductions=2,
+        ),
+        RuleCase(
+            "scale",
+            reference.scale,
+            {"exp_avgs": "exp_avg"},
+            {
+                "rows": Variant(),
+                "columns": Variant({"axis": 0}),
+                "rows_l2_momentum": Variant({"l2": True, "momentum": 0.95}, optional=True),
+                "columns_momentum": Variant({"axis": 0}, optional=True),
+            },
+            optional=True,
+            reductions=1,
+            lines=True,
+        ),
+    )
+}
+
+VARIANTS = [(rule.name, name) for rule in RULES.values() for name in rule.variants]
+
+
+def first(rule: RuleCase) -> Variant:
+    """Return the rule with its default hyper-parameters."""
+    return next(iter(rule.variants.values()))
