@@ -75,7 +75,7 @@ def kernels(path: Path) -> list[Kernel]:
             found[arch, name].opcodes[match[1]] += 1
     names = run("c++filt", *(kernel.name for kernel in found.values())).splitlines()
     for kernel, demangled in zip(found.values(), names, strict=True):
-        kernel.name = re.sub(r"^void |momentum::(\w+::)*|\(.*$", "", demangled)
+        kernel.name = re.sub(r"^void |momentum::(\w+::)*|\(.*$", "", demangled.replace("(anonymous namespace)::", ""))
     return list(found.values())
 
 

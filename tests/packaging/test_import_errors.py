@@ -19,7 +19,7 @@ version = SimpleNamespace(cuda={cuda!r})
 def load_library(path):
     if {broken!r} in str(path):
         raise OSError("libmissing.so: cannot open shared object file")
-ops = SimpleNamespace(load_library=load_library)
+ops = SimpleNamespace(load_library=load_library, momentum=SimpleNamespace(cpu_isa=lambda: 1))
 """
 
 
@@ -106,6 +106,7 @@ def test_cuda_object_missing_but_not_wanted(installation):
     result = installation.run("import momentum; print(momentum.build_info())")
     assert (result.returncode, result.stderr) == (0, "")
     assert "_C_cuda          not built" in result.stdout
+    assert "cpu_isa          avx2" in result.stdout
 
 
 def test_cuda_object_missing(installation):
