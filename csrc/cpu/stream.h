@@ -16,7 +16,7 @@
 namespace momentum::cpu::MOMENTUM_ISA {
 
 // Elements decoded at a time: the buffers of all streams stay in the first-level cache.
-inline constexpr int kTile = 512;
+inline constexpr int kTile = 256;
 
 template <class T>
 constexpr DType native_dtype() {
