@@ -63,6 +63,7 @@ RULES = {
             {
                 "plain": Variant(),
                 "amsgrad": Variant({"beta1": 0.8, "beta2": 0.95, "eps": 1e-3}, optional=True),
+                "no_memory": Variant({"beta1": 0.0, "beta2": 0.0}),
             },
             optional=True,
         ),

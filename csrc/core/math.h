@@ -18,8 +18,22 @@ MOMENTUM_HD double expm1(double x) { return __builtin_expm1(x); }
 MOMENTUM_HD float log(float x) { return __builtin_logf(x); }
 MOMENTUM_HD double log(double x) { return __builtin_log(x); }
 
-// cos(pi x) for x >= 0. On the GPU the function of that name, because cos itself keeps a table in local memory for large
-// arguments.
+// sin(pi x) and cos(pi x) for x >= 0. On the GPU the functions of these names, because sin and cos themselves keep a table in
+// local memory for large arguments.
+template <class T>
+MOMENTUM_HD T sinpi(T x) {
+#if defined(__CUDA_ARCH__)
+  if constexpr (sizeof(T) == 4) {
+    return ::sinpif(x);
+  } else {
+    return ::sinpi(x);
+  }
+#else
+  const double turn = double(x) - 2.0 * __builtin_floor(double(x) / 2.0);
+  return T(__builtin_sin(3.14159265358979323846 * turn));
+#endif
+}
+
 template <class T>
 MOMENTUM_HD T cospi(T x) {
 #if defined(__CUDA_ARCH__)
@@ -40,7 +54,7 @@ MOMENTUM_HD T max(T a, T b) {
   return (a > b || a != a) ? a : b;
 }
 
-// sign(0) = 0 and sign(NaN) = NaN, as torch.sign does.
+// sign(0) = 0; NaN stays NaN, where torch.sign makes it 0 and hides it.
 template <class T>
 MOMENTUM_HD T sign(T x) {
   const T magnitude = x == T(0) ? T(0) : T(1);

@@ -12,7 +12,7 @@ struct Statistic {
   enum Operand { kSum = 0, kSumOfSquares = 1, kDot = 2, kAbsMax = 3 };
   enum { kOperand, kAxis };
   static constexpr HyperInfo kHypers[] = {
-      {"op", HyperKind::kInt, 0, 0, 3},
+      {"kind", HyperKind::kInt, 0, 0, 3},
       {"axis", HyperKind::kInt, -1, -1, 1},
   };
 

@@ -1,6 +1,6 @@
 // Reductions on the CPU: partial totals of ranges, whose borders depend on the tensor alone.
 //
-// Inside a tile, 64 lanes add in the arithmetic type (8 terms each); lanes, tiles and ranges are combined in double, so the
+// Inside a tile, 64 lanes add in the arithmetic type (4 terms each); lanes, tiles and ranges are combined in double, so the
 // error does not grow with the size of the tensor.
 #pragma once
 
@@ -19,7 +19,7 @@ struct MeasureTile {
   const Task& task;
   const Prepared<Rule, T>& prepared;
   int k;
-  T buffers[2 + kMaxStates][kTile];  // not initialised: clearing them would cost more than a short row
+  T buffers[3 + kMaxStates][kTile];  // not initialised: clearing them would cost more than a short row
 
   MeasureTile(const Task& of, const Prepared<Rule, T>& with, int reduction) : task(of), prepared(with), k(reduction) {}
 
@@ -28,8 +28,10 @@ struct MeasureTile {
     const TensorArgs& t = *task.tensor;
     const bool own = k < reduction_count<Rule>();
     const bool is_fresh = fresh<Rule, T>(prepared.scalars);
-    const T* p = open(t.param, t.param_dtype, buffers[0], begin, n);
+    const ParamStream<T> param(t, *task.common, 0, buffers[0], buffers[2 + kMaxStates], nullptr);
+    const bool reads_param = kStates == 0 || prepared.frame.l2 != T(0);  // plain statistics reduce the parameter itself
     const T* g = open(t.grad, t.grad_dtype, buffers[1], begin, n);
+    const T* p = reads_param ? param.open(begin, n) : g;
     const T* x[kMaxStates] = {};
     for (int s = 0; s < kStates; ++s) {
       const bool read = t.states[s] != nullptr && !is_fresh && (!own || (reduction_reads<Rule>() >> s & 1u) != 0);

@@ -41,6 +41,7 @@ struct ExtraPart {
 
 // Where a reduction leaves this tensor's partial totals.
 struct ReducePart {
+  void* residual;
   int64_t rows, cols;
   int64_t total_begin;    // first total of this tensor
   int64_t partial_begin;  // first partial total

@@ -2,7 +2,7 @@
 //
 // A block reduces a range of one segment to a partial total; the block that finishes a segment last adds its partial totals in
 // a fixed order. Ranges depend on the tensor alone and lane assignment on neither alignment nor grid, so the bits depend on
-// nothing but the values. A lane adds at most 32 terms in the arithmetic type before the tree; partial totals are combined in
+// nothing but the values. A lane adds at most 64 terms in the arithmetic type before the tree; partial totals are combined in
 // double.
 #pragma once
 
@@ -50,6 +50,7 @@ struct Measure {
   int k;
   bool reads_param;
   bool is_fresh;
+  bool master;  // a residual is the parameter itself, not its lower half
 
   __device__ __forceinline__ bool reads(int state) const {
     const bool own = k < reduction_count<Rule>();
@@ -60,10 +61,12 @@ struct Measure {
   template <int V>
   __device__ __forceinline__ T group(ReduceOp op, T total, int64_t i, int64_t end) const {
     T p[V], g[V], x[V][kMaxStates];
-    const Raw grad = load_group<V>(e.grad, stream_dtype(e.dtypes, kGradStream), stream_aligned(e.aligned, kGradStream), i, end);
+    const bool on_border = i % V == 0;  // a row may begin between two groups
+    const auto aligned = [&](int stream) { return on_border && stream_aligned(e.aligned, stream); };
+    const Raw grad = load_group<V>(e.grad, stream_dtype(e.dtypes, kGradStream), aligned(kGradStream), i, end);
     Raw param = grad;
     if (reads_param) {
-      param = load_group<V>(e.param, stream_dtype(e.dtypes, kParamStream), stream_aligned(e.aligned, kParamStream), i, end);
+      param = load_group<V>(e.param, stream_dtype(e.dtypes, kParamStream), aligned(kParamStream), i, end);
     }
 #pragma unroll
     for (int s = 0; s < kMaxStates; ++s) {
@@ -73,8 +76,7 @@ struct Measure {
       if constexpr (Entry::kStored > 0) {
         if (s < Entry::kStored && reads(s)) {
           const DType dtype = stream_dtype(e.dtypes, kFirstState + s);
-          const bool aligned = stream_aligned(e.aligned, kFirstState + s);
-          decode_group<T, V>(dtype, load_group<V>(e.states[s], dtype, aligned, i, end), values);
+          decode_group<T, V>(dtype, load_group<V>(e.states[s], dtype, aligned(kFirstState + s), i, end), values);
         }
       }
 #pragma unroll
@@ -82,6 +84,13 @@ struct Measure {
     }
     decode_group<T, V>(stream_dtype(e.dtypes, kGradStream), grad, g);
     decode_group<T, V>(stream_dtype(e.dtypes, reads_param ? kParamStream : kGradStream), param, p);
+    if (reads_param && e.residual != nullptr) {
+      T rest[V];
+      const DType dtype = stream_dtype(e.dtypes, kResidualStream);
+      decode_group<T, V>(dtype, load_group<V>(e.residual, dtype, aligned(kResidualStream), i, end), rest);
+#pragma unroll
+      for (int v = 0; v < V; ++v) p[v] = master ? rest[v] : p[v] + rest[v];
+    }
 #pragma unroll
     for (int v = 0; v < V; ++v) {
       if (i + v < end) {
@@ -93,9 +102,15 @@ struct Measure {
 };
 
 template <class Rule, class T>
-__device__ __forceinline__ Measure<Rule, T> make_measure(const ReduceEntry<Rule>& e, const Prepared<Rule, T>& prepared, int k) {
+__device__ __forceinline__ Measure<Rule, T> make_measure(const CommonArgs& common, const ReduceEntry<Rule>& e,
+                                                         const Prepared<Rule, T>& prepared, int k) {
   constexpr bool kAlways = state_count<Rule>() == 0;  // plain statistics reduce the parameter itself
-  return {e, prepared, k, kAlways || prepared.frame.l2 != T(0), fresh<Rule, T>(prepared.scalars)};
+  return {e,
+          prepared,
+          k,
+          kAlways || prepared.frame.l2 != T(0),
+          fresh<Rule, T>(prepared.scalars),
+          common.residual == ResidualKind::kMaster};
 }
 
 template <class Rule, class T, class ParamsType>
@@ -137,7 +152,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   for (uint32_t chunk = blockIdx.x; chunk < params.header.chunks; chunk += gridDim.x) {
     stage_entry(params, find_entry(params, chunk), e);
     const Prepared<Rule, T> prepared = prepare<Rule, T>(common, constants, params.header.layout, facts_of<Rule>(e));
-    const Measure<Rule, T> measure = make_measure<Rule, T>(e, prepared, k);
+    const Measure<Rule, T> measure = make_measure<Rule, T>(common, e, prepared, k);
     const uint32_t local = chunk - e.first_chunk;
     const int64_t segments = params.header.axis == Axis::kRow ? e.rows : 1;
     const int64_t length = params.header.axis == Axis::kRow ? e.cols : e.numel;
@@ -192,7 +207,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   for (uint32_t chunk = blockIdx.x; chunk < params.header.chunks; chunk += gridDim.x) {
     stage_entry(params, find_entry(params, chunk), e);
     const Prepared<Rule, T> prepared = prepare<Rule, T>(common, constants, params.header.layout, facts_of<Rule>(e));
-    const Measure<Rule, T> measure = make_measure<Rule, T>(e, prepared, k);
+    const Measure<Rule, T> measure = make_measure<Rule, T>(common, e, prepared, k);
     const int64_t row_blocks = e.rows > kColumnRows ? (e.rows + kColumnRows - 1) / kColumnRows : 1;
     const int64_t local = chunk - e.first_chunk;
     const int64_t column_block = local / row_blocks, row_block = local % row_blocks;

@@ -70,15 +70,13 @@ void describe_streams(const StreamInfo* streams, int count, bool anchored, int f
 }
 
 template <class Rule>
-int list_streams(const TensorArgs& t, int states, bool extra, StreamInfo* out) {
+int list_streams(const TensorArgs& t, int states, bool residual, bool ema, StreamInfo* out) {
   int count = 0;
   out[count++] = {t.param, t.param_dtype, kParamStream};
   out[count++] = {t.grad, t.grad_dtype, kGradStream};
   for (int k = 0; k < states; ++k) out[count++] = {t.states[k], t.state_dtypes[k], kFirstState + k};
-  if (extra) {
-    out[count++] = {t.residual, t.residual_dtype, kResidualStream};
-    out[count++] = {t.ema, t.ema_dtype, kEmaStream};
-  }
+  if (residual) out[count++] = {t.residual, t.residual_dtype, kResidualStream};
+  if (ema) out[count++] = {t.ema, t.ema_dtype, kEmaStream};
   return count;
 }
 
@@ -109,7 +107,8 @@ class Runner {
   template <class Entry>
   void fill(uint32_t index, bool anchored, Entry& e) const {
     const TensorArgs& t = call_.tensors[index];
-    constexpr bool kExtra = requires { e.residual; };
+    constexpr bool kResidual = requires { e.residual; };
+    constexpr bool kExtra = requires { e.ema; };
     e.param = t.param;
     e.grad = t.grad;
     for (int k = 0; k < Entry::kStored; ++k) e.states[k] = t.states[k];
@@ -118,7 +117,7 @@ class Runner {
     e.weight_decay = t.weight_decay;
     e.index = index;
     StreamInfo streams[4 + kMaxStates];
-    const int count = list_streams<Rule>(t, Entry::kStored, kExtra, streams);
+    const int count = list_streams<Rule>(t, Entry::kStored, kResidual, kExtra, streams);
     const bool reduction = requires { e.partial_begin; };
     describe_streams(streams, count, anchored, sizeof(T) == 8 ? 2 : 4, sizeof(T) == 4 && !reduction, e);
     if constexpr (requires { e.scalars; }) e.scalars = t.scalars;
@@ -126,8 +125,8 @@ class Runner {
       e.rows = t.rows;
       e.cols = t.cols;
     }
+    if constexpr (kResidual) e.residual = t.residual;
     if constexpr (kExtra) {
-      e.residual = t.residual;
       e.ema = t.ema;
       e.seed = t.seed;
       e.shard_offset = t.shard_offset;

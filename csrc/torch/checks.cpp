@@ -70,7 +70,7 @@ DeviceScalar Checker::scalar(const char* argument, const torch::stable::Tensor& 
     refuse(op_, argument, " has dtype ", dtype_name(info), ", expected float32 or float64");
   }
   const bool single = info.numel == 1;
-  if (!single && (per_tensor < 0 || info.numel != per_tensor || !is_contiguous(info))) {
+  if (!single && (per_tensor < 0 || info.dim != 1 || info.numel != per_tensor || !is_contiguous(info))) {
     if (per_tensor < 0) refuse(op_, argument, " has shape ", shape_text(info), ", expected one element");
     refuse(op_, argument, " has shape ", shape_text(info), ", expected one element or ", per_tensor, " (one per param)");
   }

@@ -14,7 +14,7 @@ namespace {
 using rules::Statistic;
 using torch::stable::detail::StableLibrary;
 
-// segment_reduce(Tensor[] xs, Tensor[] ys, Tensor(a!) out, *, int op, int axis=-1)
+// segment_reduce(Tensor[] xs, Tensor[] ys, Tensor(a!) out, *, int kind, int axis=-1)
 void segment_reduce(StableIValue* values, uint64_t, uint64_t) {
   Stack stack(values);
   const TensorList xs = stack.tensors(), ys = stack.tensors();
@@ -23,13 +23,13 @@ void segment_reduce(StableIValue* values, uint64_t, uint64_t) {
 
   const TensorInfo target = describe(out.get());
   const Checker check(Statistic::kName, {target.device_type, target.device_index});
-  check.range("op", -1, double(operand), 0, 3, false);
+  check.range("kind", -1, double(operand), 0, 3, false);
   check.range("axis", -1, double(axis), -1, 1, false);
   const bool dot = operand == Statistic::kDot;
   if (dot) {
     check.length("ys", ys.size(), xs.size(), "one per x");
   } else {
-    check.length("ys", ys.size(), 0, "only op 2, the dot product, reads it");
+    check.length("ys", ys.size(), 0, "only kind 2, the dot product, reads it");
   }
 
   StepCall call;
@@ -51,7 +51,7 @@ void segment_reduce(StableIValue* values, uint64_t, uint64_t) {
     t.grad_dtype = t.param_dtype;
     t.numel = x.numel;
     t.rows = x.dim > 0 ? x.sizes[0] : 1;
-    t.cols = t.rows > 0 ? x.numel / t.rows : 0;
+    t.cols = columns(x);
     overlap.add(x.data, x.numel * item_size(t.param_dtype), "xs", index, false);
     if (!dot) continue;
     const TensorInfo y = describe(ys[i]);
@@ -92,7 +92,7 @@ struct PlainOps {
   PlainOps() {
     if constexpr (backend::kDefinesSchemas) {
       static StableLibrary definitions(StableLibrary::Kind::FRAGMENT, backend::kNamespace, nullptr, __FILE__, __LINE__);
-      definitions.def("segment_reduce(Tensor[] xs, Tensor[] ys, Tensor(a!) out, *, int op, int axis=-1) -> ()");
+      definitions.def("segment_reduce(Tensor[] xs, Tensor[] ys, Tensor(a!) out, *, int kind, int axis=-1) -> ()");
       definitions.def("philox(int seed, int step, int offset, Tensor(a!) out) -> ()");
     }
     static StableLibrary kernels(StableLibrary::Kind::IMPL, backend::kNamespace, backend::kDispatchKey, __FILE__, __LINE__);

@@ -205,7 +205,7 @@ class Unpacker {
     t.param = param.data;
     t.numel = param.numel;
     t.rows = param.dim > 0 ? param.sizes[0] : 1;
-    t.cols = t.rows > 0 ? param.numel / t.rows : 0;
+    t.cols = columns(param);
     overlap_.add(param.data, param.numel * item_size(t.param_dtype), "params", index, true);
 
     const TensorInfo grad = like_param("grads", i, a_.grads[i], param);
@@ -282,6 +282,15 @@ class Unpacker {
     }
     c.totals = static_cast<double*>(check_.vector("totals", -1, describe(a_.totals.get()), DType::kFloat64, totals));
     overlap_.add(c.totals, totals * 8, "totals", -1, true);
+    const auto reads = [&](const char* argument, const DeviceScalar& scalar) {
+      if (scalar.data == nullptr) return;
+      overlap_.add(scalar.data, (scalar.per_tensor ? int64_t(count_) : 1) * item_size(scalar.dtype), argument, -1, false);
+    };
+    reads("lr_tensor", c.lr);
+    reads("weight_decay_tensor", c.weight_decay);
+    for (int k = 0; k < rule_.hyper_count; ++k) reads(rule_.hypers[k].name, c.hyper_tensors[k]);
+    if (c.grad_scale != nullptr) overlap_.add(c.grad_scale, 4, "grad_scale", -1, false);
+    if (c.found_inf != nullptr) overlap_.add(c.found_inf, 4, "found_inf", -1, false);
   }
 
   const RuleDescription& rule_;

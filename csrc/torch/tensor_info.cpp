@@ -94,6 +94,12 @@ std::string device_name(const TensorInfo& info) {
 std::string shape_text(const TensorInfo& info) { return list_text(info.sizes, info.dim); }
 std::string strides_text(const TensorInfo& info) { return list_text(info.strides, info.dim); }
 
+int64_t columns(const TensorInfo& info) {
+  int64_t count = 1;
+  for (int64_t d = 1; d < info.dim; ++d) count *= info.sizes[d];
+  return count;
+}
+
 bool same_shape(const TensorInfo& a, const TensorInfo& b) {
   return a.dim == b.dim && std::equal(a.sizes, a.sizes + a.dim, b.sizes);
 }

@@ -32,6 +32,9 @@ std::string device_name(const TensorInfo& info);
 std::string shape_text(const TensorInfo& info);
 std::string strides_text(const TensorInfo& info);
 
+// Elements of a row: the tensor as dim 0 x the rest.
+int64_t columns(const TensorInfo& info);
+
 bool same_shape(const TensorInfo& a, const TensorInfo& b);
 // Equal where it matters: strides of dimensions of size 1 address nothing.
 bool same_strides(const TensorInfo& a, const TensorInfo& b);

@@ -83,7 +83,7 @@ def make_totals(rule: RuleCase, variant: Variant, cases: list[TensorCase], optio
     segments = 0
     for case in cases:
         rows = case.shape[0] if case.shape else 1
-        columns = torch.Size(case.shape).numel() // rows if rows else 0
+        columns = torch.Size(case.shape[1:]).numel()
         segments += (rows if axis else columns) if rule.lines else 1
     count = rule.reductions * segments + (len(cases) if options.get("cautious") == Cautious.RESCALED else 0)
     return torch.zeros(count, dtype=torch.float64, device=device)

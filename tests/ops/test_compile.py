@@ -54,6 +54,9 @@ def test_opcheck(rule):
 
 
 def test_opcheck_of_the_reductions():
+    xs = [torch.randn(5, 3), torch.randn(4)]
+    out = torch.zeros(2, dtype=torch.float64)
+    torch.library.opcheck(CPU.op("segment_reduce"), (xs, [], out), {"kind": 1, "axis": -1})
     torch.library.opcheck(CPU.op("philox"), (3, 1, 0, torch.zeros(8, dtype=torch.int32)))
 
 

@@ -291,16 +291,16 @@ def test_lines_need_row_major_memory(backend):
     [
         ({"xs": [torch.ones(3, dtype=torch.int64)]}, r"xs\[0\].*int64"),
         ({"xs": [torch.ones(4, 4).t(), torch.ones(3, 2).t()], "axis": 0}, r"xs\[\d\].*contiguous"),
-        ({"op": 4}, r"\bop\b.*4"),
+        ({"kind": 4}, r"\bkind\b.*4"),
         ({"axis": 2}, r"axis.*2"),
-        ({"op": 2, "ys": []}, r"ys has length 0, expected 1"),
-        ({"op": 2, "ys": [torch.ones(5)]}, r"ys\[0\] has shape \[5\], expected \[4\]"),
+        ({"kind": 2, "ys": []}, r"ys has length 0, expected 1"),
+        ({"kind": 2, "ys": [torch.ones(5)]}, r"ys\[0\] has shape \[5\], expected \[4\]"),
         ({"out": torch.zeros(2, dtype=torch.float64)}, r"out has shape \[2\], expected 1"),
         ({"out": torch.zeros(1)}, r"out has dtype float32, expected float64"),
     ],
 )
 def test_segment_reduce(backend, change, pattern):
-    arguments = {"xs": [torch.ones(4)], "ys": [], "out": torch.full((1,), -7.0, dtype=torch.float64), "op": 1, "axis": -1}
+    arguments = {"xs": [torch.ones(4)], "ys": [], "out": torch.full((1,), -7.0, dtype=torch.float64), "kind": 1, "axis": -1}
     arguments |= change
     xs, ys = ([t.to(backend.device) for t in arguments.pop(name)] for name in ("xs", "ys"))
     out = arguments.pop("out").to(backend.device)

@@ -66,7 +66,7 @@ def test_reductions(memory):
     x = torch.ones(NUMEL, dtype=BF16, device="cuda")
     x[-1] = -2.0
     out = torch.zeros(1, dtype=torch.float64, device="cuda")
-    CUDA.op("segment_reduce")([x], [], out, op=SUM, axis=TENSOR)
+    CUDA.op("segment_reduce")([x], [], out, kind=SUM, axis=TENSOR)
     assert out.item() == NUMEL - 3
-    CUDA.op("segment_reduce")([x], [], out, op=ABSMAX, axis=TENSOR)
+    CUDA.op("segment_reduce")([x], [], out, kind=ABSMAX, axis=TENSOR)
     assert out.item() == 2.0

@@ -39,7 +39,7 @@ OPTIONS = {
     },
     "ema": {"ema": True, "ema_decay": 0.95},
     "kahan": {"residual": Residual.KAHAN, "decay": DecayMode.DECOUPLED, "weight_decay": [0.1]},
-    "master": {"residual": Residual.MASTER, "decay": DecayMode.DECOUPLED, "weight_decay": [0.1]},
+    "master": {"residual": Residual.MASTER, "decay": DecayMode.L2, "weight_decay": [0.1]},
     "stochastic": {"rounding": 1, "seeds": [2**40 + 12345]},
     "master_stochastic": {
         "residual": Residual.MASTER,
@@ -47,6 +47,12 @@ OPTIONS = {
         "seeds": list(range(7, 7 + COUNT)),
         "ema": True,
         "ema_decay": 0.5,
+    },
+    "master_cautious_l2": {
+        "residual": Residual.MASTER,
+        "cautious": Cautious.RESCALED,
+        "decay": DecayMode.L2,
+        "weight_decay": [0.1],
     },
 }
 

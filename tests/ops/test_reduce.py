@@ -30,7 +30,7 @@ def make(backend, shapes=SHAPES, offset=0, seed=0):
 def run(backend, xs, ys, op, axis):
     expected = segment_reduce([x.cpu() for x in xs], [y.cpu() for y in ys], op=op, axis=axis)
     out = torch.full(expected.shape, -7.0, dtype=FP64, device=backend.device)
-    backend.op("segment_reduce")(xs, ys if op == DOT else [], out, op=op, axis=axis)
+    backend.op("segment_reduce")(xs, ys if op == DOT else [], out, kind=op, axis=axis)
     return out.cpu(), expected
 
 
@@ -96,5 +96,7 @@ def test_nan_shows(backend, op):
 @pytest.mark.parametrize("op", OPS)
 def test_nothing_is_zero(backend, op):
     empty = torch.empty(0, device=backend.device)
+    wide = torch.empty(0, 3, device=backend.device)
     assert run(backend, [empty], [empty], OPS[op], TENSOR)[0].tolist() == [0.0]
+    assert run(backend, [wide], [wide], OPS[op], COLUMN)[0].tolist() == [0.0] * 3
     assert run(backend, [], [], OPS[op], TENSOR)[0].tolist() == []

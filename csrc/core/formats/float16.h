@@ -47,9 +47,12 @@ struct Float16 {
     const uint32_t u = bit_cast<uint32_t>(x);
     const uint32_t magnitude = u & 0x7fffffffu;
     const uint32_t draw = random & 0xffffu;
-    // Subnormal results: |x| in units of 2^-24 plus a uniform fraction, cut to an integer.
-    const float units = bit_cast<float>(magnitude) * 0x1p24f + float(draw) * 0x1p-16f;
-    const uint32_t subnormal = uint32_t(units < 1024.0f ? units : 1024.0f);
+    // Subnormal results: |x| in units of 2^-24, of which `cut` bits are the fraction; beyond 47 of them no draw rounds up.
+    const uint32_t exponent = magnitude >> 23;
+    const uint64_t mantissa = (magnitude & 0x7fffffu) | (exponent != 0 ? 0x800000u : 0u);
+    const uint32_t cut = exponent < 79u ? 47u : 126u - (exponent < 112u ? exponent : 112u);
+    const uint64_t addend = cut >= 16u ? uint64_t(draw) << (cut - 16u) : uint64_t(draw >> (16u - cut));
+    const uint32_t subnormal = uint32_t((mantissa + addend) >> cut);
     const uint32_t normal = (magnitude - 0x38000000u + (draw >> 3)) >> 13;
     uint32_t half = magnitude < 0x38800000u ? subnormal : normal;
     half = half > 0x7c00u ? 0x7c00u : half;

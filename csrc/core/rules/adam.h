@@ -21,23 +21,25 @@ struct Adam {
 
   template <class T>
   struct Constants {
-    T beta2, one_minus_beta1, one_minus_beta2, log_beta1, log_beta2, eps;
+    T beta1, beta2, one_minus_beta1, one_minus_beta2, log_beta1, log_beta2, eps;
   };
   template <class T>
   MOMENTUM_HD static Constants<T> constants(const double* h) {
-    return {T(h[kBeta2]), T(1 - h[kBeta1]), T(1 - h[kBeta2]), T(math::log(h[kBeta1])), T(math::log(h[kBeta2])), T(h[kEps])};
+    return {T(h[kBeta1]), T(h[kBeta2]), T(1 - h[kBeta1]), T(1 - h[kBeta2]), T(math::log(h[kBeta1])), T(math::log(h[kBeta2])),
+            T(h[kEps])};
   }
 
   template <class T>
   struct Scalars {
-    T beta2, one_minus_beta1, one_minus_beta2, eps, step_size, inverse_root;
+    T beta1, beta2, one_minus_beta1, one_minus_beta2, eps, step_size, inverse_root;
     bool amsgrad;
   };
   template <class T>
   MOMENTUM_HD static Scalars<T> prepare(const Constants<T>& c, const TensorContext<T>& t) {
     const T correction1 = math::one_minus_power(c.log_beta1, t.step);
     const T correction2 = math::one_minus_power(c.log_beta2, t.step);
-    return {c.beta2,
+    return {c.beta1,
+            c.beta2,
             c.one_minus_beta1,
             c.one_minus_beta2,
             c.eps,
@@ -48,7 +50,7 @@ struct Adam {
 
   template <class T>
   MOMENTUM_HD static T update(const Scalars<T>& s, T g, T, T* x, T) {
-    x[0] += s.one_minus_beta1 * (g - x[0]);
+    x[0] = s.beta1 * x[0] + s.one_minus_beta1 * g;
     x[1] = s.beta2 * x[1] + s.one_minus_beta2 * g * g;
     x[2] = s.amsgrad ? math::max(x[2], x[1]) : x[2];
     const T second = s.amsgrad ? x[2] : x[1];

@@ -23,12 +23,12 @@ struct Scale {
 
   template <class T>
   struct Constants {
-    T one_minus_momentum, eps;
+    T momentum, one_minus_momentum, eps;
     bool per_row, l2;
   };
   template <class T>
   MOMENTUM_HD static Constants<T> constants(const double* h) {
-    return {T(1 - h[kMomentum]), T(h[kEps]), h[kAxis] != 0, h[kL2] != 0};
+    return {T(h[kMomentum]), T(1 - h[kMomentum]), T(h[kEps]), h[kAxis] != 0, h[kL2] != 0};
   }
 
   static constexpr int kReductions = 1;
@@ -37,18 +37,18 @@ struct Scale {
 
   template <class T>
   struct Scalars {
-    T one_minus_momentum, eps, lr, inverse_count;
+    T momentum, one_minus_momentum, eps, lr, inverse_count;
     bool buffered;
   };
   template <class T>
   MOMENTUM_HD static Scalars<T> prepare(const Constants<T>& c, const TensorContext<T>& t) {
     const T count = T(c.per_row ? t.cols : t.rows);
-    return {c.one_minus_momentum, c.eps, t.lr, c.l2 ? T(1) : T(1) / count, (t.present & 1u) != 0};
+    return {c.momentum, c.one_minus_momentum, c.eps, t.lr, c.l2 ? T(1) : T(1) / count, (t.present & 1u) != 0};
   }
 
   template <class T>
   MOMENTUM_HD static T direction(const Scalars<T>& s, T g, const T* x) {
-    return s.buffered ? x[0] + s.one_minus_momentum * (g - x[0]) : g;
+    return s.buffered ? s.momentum * x[0] + s.one_minus_momentum * g : g;
   }
 
   template <class T>

@@ -29,13 +29,14 @@ struct Spam {
 
   template <class T>
   struct Constants {
-    T beta2, one_minus_beta1, one_minus_beta2, log_beta1, log_beta2, eps, threshold;
+    T beta1, beta2, one_minus_beta1, one_minus_beta2, log_beta1, log_beta2, eps, threshold;
     int64_t reset_interval, warmup_steps, accumulation_steps;
     bool guard_zero_v;
   };
   template <class T>
   MOMENTUM_HD static Constants<T> constants(const double* h) {
-    return {T(h[kBeta2]),
+    return {T(h[kBeta1]),
+            T(h[kBeta2]),
             T(1 - h[kBeta1]),
             T(1 - h[kBeta2]),
             T(math::log(h[kBeta1])),
@@ -50,7 +51,7 @@ struct Spam {
 
   template <class T>
   struct Scalars {
-    T beta2, one_minus_beta1, one_minus_beta2, eps, step_size;
+    T beta1, beta2, one_minus_beta1, one_minus_beta2, eps, step_size;
     T threshold;  // infinite while clipping pauses: nothing exceeds the limit then, nor compares with inf * 0
     T smallest;   // only above it is v a limit
     bool reset;
@@ -60,11 +61,13 @@ struct Spam {
     const int64_t step = int64_t(t.step);
     const bool after_reset = c.reset_interval > 0 && step >= c.reset_interval;
     const int64_t since = after_reset ? step % c.reset_interval : step;
-    const T phase = T(since) / T(c.warmup_steps + 1);
-    const T warmup = after_reset && since < c.warmup_steps ? T(1) - T(0.495) * (T(1) + math::cospi(phase)) : T(1);
+    // 1 - 0.99 (1 + cos(pi x)) / 2 without cancellation near x = 0.
+    const T half_sine = math::sinpi(T(since) / (T(2) * T(c.warmup_steps + 1)));
+    const T warmup = after_reset && since < c.warmup_steps ? T(0.01) + T(0.99) * half_sine * half_sine : T(1);
     const T correction1 = math::one_minus_power(c.log_beta1, t.step);
     const T correction2 = math::one_minus_power(c.log_beta2, t.step);
-    return {c.beta2,
+    return {c.beta1,
+            c.beta2,
             c.one_minus_beta1,
             c.one_minus_beta2,
             c.eps,
@@ -86,7 +89,7 @@ struct Spam {
     const T limit = s.threshold * second;
     const bool clipped = (g * g > limit) & (second > s.smallest);
     g = clipped ? math::copysign(math::sqrt(limit), g) : g;
-    x[0] = first + s.one_minus_beta1 * (g - first);
+    x[0] = s.beta1 * first + s.one_minus_beta1 * g;
     x[1] = s.beta2 * second + s.one_minus_beta2 * g * g;
     return s.step_size * x[0] / (math::sqrt(x[1]) + s.eps);
   }

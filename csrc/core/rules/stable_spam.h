@@ -90,7 +90,7 @@ struct StableSpam {
 
   template <class T>
   struct Scalars {
-    T beta2, one_minus_beta1, one_minus_beta2, eps, step_size, inverse_root;
+    T beta1, beta2, one_minus_beta1, one_minus_beta2, eps, step_size, inverse_root;
     T limit, rescale, norm_factor;
     bool reset, official;
   };
@@ -98,8 +98,9 @@ struct StableSpam {
   MOMENTUM_HD static Scalars<T> prepare(const Constants<T>& c, const TensorContext<T>& t) {
     const Clock<T> now = clock(c, t.step);
     Scalars<T> s{};
+    s.beta1 = c.beta1 * now.scale;
     s.beta2 = c.beta2;
-    s.one_minus_beta1 = T(1) - c.beta1 * now.scale;
+    s.one_minus_beta1 = T(1) - s.beta1;
     s.one_minus_beta2 = c.one_minus_beta2;
     s.eps = c.eps;
     s.reset = now.reset;
@@ -114,7 +115,7 @@ struct StableSpam {
       const T mean = T(t.scalars[kNormAverage]) / math::one_minus_power(math::log(gamma1), now.average_step);
       const T square = T(t.scalars[kSquareAverage]) / math::one_minus_power(c.log_gamma2, now.average_step);
       s.norm_factor = norm > T(0) || norm != norm ? mean / (math::sqrt(square) + c.eps) / norm : T(1);
-      s.step_size = t.lr / math::one_minus_power(math::log(c.beta1 * now.scale), now.adam_step);
+      s.step_size = t.lr / math::one_minus_power(math::log(s.beta1), now.adam_step);
       s.inverse_root = T(1) / math::sqrt(math::one_minus_power(c.log_beta2, now.adam_step));
     }
     return s;
@@ -155,7 +156,7 @@ struct StableSpam {
     const T first = zeroed ? T(0) : x[0];
     const T second = zeroed ? T(0) : x[1];
     g = clip(s, g) * s.norm_factor;
-    const T m = first + s.one_minus_beta1 * (g - first);
+    const T m = s.beta1 * first + s.one_minus_beta1 * g;
     const T v = s.beta2 * second + s.one_minus_beta2 * g * g;
     const bool store_zero = s.reset && s.official;
     x[0] = store_zero ? T(0) : m;
