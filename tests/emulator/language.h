@@ -10,9 +10,10 @@
 #include "scheduler.h"
 
 // A shared variable is one static, found by its ABI tag and poisoned before each block (shared_memory.cpp); `used`
-// keeps the optimiser from concluding that what the kernel never writes is zero.
+// keeps the optimiser from concluding that what the kernel never writes is zero, and the alignment keeps what precedes it
+// out of its first granule (forget_accesses in sanitizers.h).
 #undef __shared__
-#define __shared__ static __attribute__((used, abi_tag("momentum_shared")))
+#define __shared__ static __attribute__((used, aligned(8), abi_tag("momentum_shared")))
 // Every thread reads the launch's own copy instead of receiving 32 KB by value. Written after the type,
 // `const Table __grid_constant__ table`, which nvcc accepts as readily as the usual order.
 #undef __grid_constant__

@@ -15,8 +15,8 @@ DIRECTORY = binaries.BUILD / "tests"
 # Schedules of threads and blocks: forward, reverse, and two permutations.
 ORDERS = ("0", "1", "2:1", "2:2")
 
-# Suffixes of a program's name: plain, under TSan, under ASan and UBSan.
-SANITIZERS = {"plain": "", "thread": "_thread", "address": "_address"}
+# A program is built once for each: as it is, under TSan, under ASan and UBSan.
+SANITIZERS = ("plain", "thread", "address")
 
 OPTIONS = {
     "TSAN_OPTIONS": "halt_on_error=1 exitcode=66",
@@ -25,13 +25,15 @@ OPTIONS = {
 }
 
 
-def run(program: str, *arguments: str, order: str = "0", timeout: float = 300) -> subprocess.CompletedProcess[str]:
+def run(
+    program: str, *arguments: str, sanitizer: str = "plain", order: str = "0", timeout: float = 300
+) -> subprocess.CompletedProcess[str]:
     """Run a program of ``build/tests`` in a schedule order; its output and the sanitizers' come back in ``stderr``."""
-    path = DIRECTORY / program
+    path = DIRECTORY / f"{program}_{sanitizer}"
     if not path.exists():
-        pytest.skip(f"{program}: built without the emulator (MOMENTUM_CUDA=OFF)")
+        pytest.skip(f"{path.name}: built without the emulator (MOMENTUM_CUDA=OFF)")
     # TSan wants its shadow memory where address space randomisation may have put a library.
-    fixed_addresses = ["setarch", "-R"] if program.endswith("_thread") and shutil.which("setarch") else []
+    fixed_addresses = ["setarch", "-R"] if sanitizer == "thread" and shutil.which("setarch") else []
     return subprocess.run(
         [*fixed_addresses, str(path), *arguments],
         env={**os.environ, **OPTIONS, "MOMENTUM_EMULATOR_ORDER": order},

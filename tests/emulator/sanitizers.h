@@ -34,7 +34,8 @@ class SyncPoint {
   }
 
  private:
-  char halves_[2] = {};
+  // As large as the granules in which forget_accesses() thinks, lest a neighbour's forgetting be theirs.
+  std::uint64_t halves_[2] = {};
 };
 
 // Makes TSan forget every access to a range: the next block's shared memory is another memory at the same place. The

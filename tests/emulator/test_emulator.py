@@ -59,14 +59,14 @@ def case_names() -> list[str]:
 def test_correct_kernels(sanitizer: str, order: str) -> None:
     names = [name for name in case_names() if name not in BUGS]
     assert len(names) >= 25
-    result = run("emulator_cases" + SANITIZERS[sanitizer], *names, order=order)
+    result = run("emulator_cases", *names, sanitizer=sanitizer, order=order)
     assert result.returncode == 0, result.stderr
     assert result.stderr.splitlines() == names  # nothing but what the program says itself: no sanitizer's report
 
 
 @pytest.mark.parametrize(("bug", "sanitizer", "quantifier", "message"), DETECTIONS)
 def test_planted_bug_is_found(bug: str, sanitizer: str, quantifier, message: str) -> None:
-    results = [run("emulator_cases" + SANITIZERS[sanitizer], bug, order=order) for order in ORDERS[:3]]
+    results = [run("emulator_cases", bug, sanitizer=sanitizer, order=order) for order in ORDERS[:3]]
     found = [result.returncode != 0 and re.search(message, result.stderr, re.DOTALL) is not None for result in results]
     assert quantifier(found), "\n".join(result.stderr for result in results)
 

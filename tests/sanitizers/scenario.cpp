@@ -1,0 +1,62 @@
+#include "scenario.h"
+
+namespace momentum::sanitizers {
+
+std::span<const Scenario> scenarios() {
+  static constexpr Scenario all[] = {
+      {.name = "plain"},
+      {.name = "mixed",
+       .formats = Formats::kMixed,
+       .misaligned = true,
+       .grad_scale = true,
+       .maximize = true,
+       .decay = DecayMode::kL2,
+       .cautious = Cautious::kMask},
+      {.name = "compensated",
+       .formats = Formats::kMixed,
+       .misaligned = true,
+       .optional_states = true,
+       .ema = true,
+       .decay = DecayMode::kDecoupled,
+       .residual = ResidualKind::kKahan},
+      {.name = "master",
+       .formats = Formats::kMixed,
+       .ema = true,
+       .device_scalars = true,
+       .decay = DecayMode::kLrDecoupled,
+       .cautious = Cautious::kRescaled,
+       .residual = ResidualKind::kMaster},
+      {.name = "stochastic",
+       .formats = Formats::kMixed,
+       .misaligned = true,
+       .optional_states = true,
+       .sharded = true,
+       .decay = DecayMode::kProximal,
+       .rounding = Rounding::kStochastic},
+      {.name = "double",
+       .formats = Formats::kDouble,
+       .misaligned = true,
+       .optional_states = true,
+       .ema = true,
+       .device_scalars = true,
+       .decay = DecayMode::kDecoupledAfter,
+       .cautious = Cautious::kRescaled},
+      {.name = "overflow", .formats = Formats::kMixed, .optional_states = true, .ema = true, .found_inf = true},
+      {.name = "staged", .formats = Formats::kMixed, .staged = true, .cautious = Cautious::kRescaled},
+      {.name = "many",
+       .formats = Formats::kMixed,
+       .misaligned = true,
+       .optional_states = true,
+       .ema = true,
+       .tiny_tensors = 500},
+      {.name = "resident",
+       .formats = Formats::kMixed,
+       .optional_states = true,
+       .ema = true,
+       .tiny_tensors = 500,
+       .resident_tables = true},
+  };
+  return all;
+}
+
+}  // namespace momentum::sanitizers

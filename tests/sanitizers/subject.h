@@ -1,0 +1,47 @@
+// A rule as the sanitizer programs see it: what it wants, and its two drivers.
+#pragma once
+
+#include <vector>
+
+#include "core/call.h"
+#include "core/reductions.h"
+#include "cpu/dispatch.h"
+#include "cpu/driver.h"
+#include "cuda/driver.h"
+
+namespace momentum::sanitizers {
+
+struct Subject {
+  const char* name;
+  int state_count;
+  int required_state_count;
+  const HyperInfo* hypers;
+  int hyper_count;
+  int scalar_count;
+  int reduction_count;
+  bool has_map;
+  Axis (*reduce_axis)(int k, const double* hypers);
+  cudaError_t (*run_cuda)(const StepCall& call, const cuda::Context& context);
+  void (*run_cpu)(const StepCall& call, cpu::ParallelFor parallel_for);
+};
+
+inline std::vector<Subject>& subjects() {
+  static std::vector<Subject> all;
+  return all;
+}
+
+// Made once per rule by the file generated from rule.subject.cpp.in. The instruction set is the one every compiler has.
+template <class Rule>
+struct Registration {
+  Registration() {
+    subjects().push_back({Rule::kName, state_count<Rule>(), required_state_count<Rule>(), Rule::kHypers, hyper_count<Rule>(),
+                          scalar_count<Rule>(), reduction_count<Rule>(), state_count<Rule>() > 0,
+                          [](int k, const double* hypers) { return momentum::reduce_axis<Rule>(k, hypers); },
+                          cuda::run_step<Rule>,
+                          [](const StepCall& call, cpu::ParallelFor parallel_for) {
+                            cpu::run_step(cpu::baseline::kernels<Rule>(), call, parallel_for);
+                          }});
+  }
+};
+
+}  // namespace momentum::sanitizers
