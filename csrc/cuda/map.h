@@ -191,9 +191,13 @@ __device__ __forceinline__ void count_step(const ParamsType& params, uint32_t* a
   if (threadIdx.x == 0) atomicExch(arrivals, 0u);
 }
 
-// Two blocks fit a multiprocessor: one alone would not have enough bytes in flight.
+// Two blocks fit a multiprocessor: one alone would not have enough bytes in flight. Only every option at once beside a rule with
+// scalars of its own needs more registers than that leaves.
+template <class Rule, bool kFull>
+inline constexpr int kMapBlocks = kFull && scalar_count<Rule>() > 0 ? 1 : 2;
+
 template <class Rule, class T, bool kFull>
-__global__ void __launch_bounds__(kThreads, 2)
+__global__ void __launch_bounds__(kThreads, kMapBlocks<Rule, kFull>)
     map_kernel(const Params<Rule, T, MapEntry<Rule, kFull>> __grid_constant__ params, uint32_t* arrivals) {
   const CommonArgs& common = params.header.common;
   if (common.found_inf != nullptr && *common.found_inf != 0.0f) return;

@@ -53,7 +53,8 @@ def test_contents(wheel):
     expected = {"momentum/_C.so", "momentum/_build_config.json", "momentum/py.typed"}
     if binaries.CONFIG["cuda_version"]:
         expected.add("momentum/_C_cuda.so")
-    modules = {str(path.relative_to(binaries.PACKAGE.parent)) for path in binaries.PACKAGE.rglob("*.py")}
+    sources = (path for pattern in ("*.py", "*.pyi") for path in binaries.PACKAGE.rglob(pattern))
+    modules = {str(path.relative_to(binaries.PACKAGE.parent)) for path in sources}
     packed = {name for name in names if name.startswith("momentum/")}
     assert packed == expected | modules
     (licence,) = (name for name in names if name.endswith("LICENSE"))
