@@ -191,8 +191,8 @@ __device__ __forceinline__ void count_step(const ParamsType& params, uint32_t* a
   if (threadIdx.x == 0) atomicExch(arrivals, 0u);
 }
 
-// Two blocks fit a multiprocessor: one alone would not have enough bytes in flight. Only every option at once beside a rule with
-// scalars of its own needs more registers than that leaves.
+// Two blocks fit a multiprocessor: one alone would not have enough bytes in flight. Only every option at once beside a rule
+// with scalars of its own needs more registers than that leaves.
 template <class Rule, bool kFull>
 inline constexpr int kMapBlocks = kFull && scalar_count<Rule>() > 0 ? 1 : 2;
 
