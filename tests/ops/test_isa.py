@@ -1,0 +1,32 @@
+"""The CPU kernels are compiled for several instruction sets: the lesser ones must be right where the best one is available."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import momentum
+
+TESTS = Path(__file__).parent
+ISAS = ("baseline", "avx2", "avx512")
+BEST = momentum.build_info().cpu_isa or "baseline"
+
+
+@pytest.mark.parametrize("isa", ISAS[: ISAS.index(BEST)])
+def test_lesser_instruction_sets(isa):
+    """Parity, formats and reductions in a process that is told to use ``isa``; the choice is made once per process."""
+    environment = os.environ | {"MOMENTUM_CPU_ISA": isa, "PYTHONPATH": os.pathsep.join(sys.path)}
+    for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_ADDOPTS"):
+        environment.pop(name, None)
+    used = "import momentum; print(momentum.build_info().cpu_isa)"
+    shown = subprocess.run([sys.executable, "-c", used], env=environment, capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == isa
+    files = [str(TESTS / name) for name in ("test_parity.py", "test_formats.py", "test_reduce.py")]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--backend", "cpu", *files]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert " passed" in done.stdout
