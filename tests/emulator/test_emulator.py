@@ -6,9 +6,11 @@ Each case is a function in ``kernels/``, named there; the programs are built wit
 from __future__ import annotations
 
 import re
+import subprocess
 
 import pytest
 
+import binaries
 from emulator.programs import ORDERS, SANITIZERS, run
 
 # Every planted bug: the program that must find it, in which orders (all, or some), and what it must say.
@@ -79,6 +81,26 @@ def test_too_much_static_shared_memory() -> None:
     result = run("emulator_oversized", "oversized static shared memory")
     assert result.returncode != 0
     assert re.search(r"65536 bytes of __shared__ variables in .*oversized_kernel.*more than the 48 KB", result.stderr)
+
+
+@pytest.mark.parametrize("size", [32764, 32768])
+def test_size_of_parameters(size: int) -> None:
+    cache = binaries.BUILD / "CMakeCache.txt"
+    include = re.search(r"^MOMENTUM_CUDA_INCLUDE_DIR:PATH=(.*)$", cache.read_text(), re.MULTILINE)
+    if include is None or not (binaries.BUILD / "tests" / "emulator_cases_plain").exists():
+        pytest.skip("built without the emulator (MOMENTUM_CUDA=OFF)")
+    source = f"""
+        #include "cuda/simt.h"
+        struct Table {{ int values[{size} / 4]; }};
+        __global__ void kernel(const Table __grid_constant__ table) {{}}
+        cudaError_t run(const Table& table) {{ return momentum::simt::launch(kernel, 1, 1, 0, nullptr, table); }}
+    """
+    flags = ["-std=c++20", "-DMOMENTUM_EMULATE", f"-I{binaries.ROOT / 'csrc'}", "-isystem", include[1]]
+    command = ["c++", *flags, "-fsyntax-only", "-x", "c++", "-"]
+    result = subprocess.run(command, input=source, capture_output=True, text=True)
+    assert (result.returncode == 0) == (size <= 32764), result.stderr
+    if size > 32764:
+        assert "the parameters of a kernel may take 32764 bytes" in result.stderr
 
 
 def test_unknown_order() -> None:

@@ -48,12 +48,12 @@ std::span<const Scenario> scenarios() {
        .misaligned = true,
        .optional_states = true,
        .ema = true,
-       .tiny_tensors = 500},
+       .tiny_tensors = 300},
       {.name = "resident",
        .formats = Formats::kMixed,
        .optional_states = true,
        .ema = true,
-       .tiny_tensors = 500,
+       .tiny_tensors = 300,
        .resident_tables = true},
   };
   return all;
