@@ -65,22 +65,37 @@ static inline double combine(ReduceOp op, double a, T b) {
   return op == ReduceOp::kMax ? math::max(a, double(b)) : a + double(b);
 }
 
+// Combines a tile into the range's 64 totals in double, through lanes in the arithmetic type. The lanes meet once per range: a
+// chain of 64 dependent additions takes longer than reading a tile.
 template <class T>
-static inline double total_of_tile(ReduceOp op, const T* __restrict values, int n) {
-  T lanes[kLanes] = {};
-  int i = 0;
-  if (op == ReduceOp::kMax) {
-    for (; i + kLanes <= n; i += kLanes) {
-      for (int j = 0; j < kLanes; ++j) lanes[j] = math::max(lanes[j], values[i + j]);
+static inline void combine_tile(ReduceOp op, const T* __restrict values, int n, double* __restrict totals) {
+  const int whole = n - n % kLanes;
+  if (whole > 0) {
+    T lanes[kLanes] = {};
+    if (op == ReduceOp::kMax) {
+      for (int i = 0; i < whole; i += kLanes) {
+        for (int j = 0; j < kLanes; ++j) lanes[j] = math::max(lanes[j], values[i + j]);
+      }
+      for (int j = 0; j < kLanes; ++j) totals[j] = math::max(totals[j], double(lanes[j]));
+    } else {
+      for (int i = 0; i < whole; i += kLanes) {
+        for (int j = 0; j < kLanes; ++j) lanes[j] += values[i + j];
+      }
+      for (int j = 0; j < kLanes; ++j) totals[j] += double(lanes[j]);
     }
-  } else {
-    for (; i + kLanes <= n; i += kLanes) {
-      for (int j = 0; j < kLanes; ++j) lanes[j] += values[i + j];
+  }
+  for (int i = whole; i < n; ++i) totals[i - whole] = combine(op, totals[i - whole], values[i]);
+}
+
+static inline double total_of_lanes(ReduceOp op, double* totals) {
+  constexpr int kLast = 8;
+  for (int i = kLast; i < kLanes; i += kLast) {
+    for (int j = 0; j < kLast; ++j) {
+      totals[j] = op == ReduceOp::kMax ? math::max(totals[j], totals[i + j]) : totals[j] + totals[i + j];
     }
   }
   double total = 0;
-  for (int j = 0; j < kLanes; ++j) total = combine(op, total, lanes[j]);
-  for (; i < n; ++i) total = combine(op, total, values[i]);
+  for (int j = 0; j < kLast; ++j) total = combine(op, total, totals[j]);
   return total;
 }
 
@@ -90,13 +105,13 @@ static double reduce_typed(const Task& task, int k, int64_t begin, int64_t end) 
   const ReduceOp op = reduce_op<Rule>(k, task.common->hypers);
   MeasureTile<Rule, T> measure_tile(task, prepared, k);
   alignas(64) T values[kTile];
-  double total = 0;
+  double totals[kLanes] = {};
   for (int64_t i = begin; i < end; i += kTile) {
     const int n = int(end - i < kTile ? end - i : kTile);
     measure_tile.fill(i, n, values);
-    total = combine(op, total, total_of_tile(op, values, n));
+    combine_tile(op, values, n, totals);
   }
-  return total;
+  return total_of_lanes(op, totals);
 }
 
 template <class Rule, class T>
