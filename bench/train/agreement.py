@@ -48,10 +48,11 @@ class Agreement:
         """The verdict, with the figures behind it."""
         text = (
             f"{self.label} {'agrees' if self.agrees else 'DISAGREES'} with {self.reference}: "
-            f"first steps differ by {self.early_difference:.1e} where {self.early_bound:.1e} is allowed"
+            f"nearest to their bounds, a first step differs by {self.early_difference:.1e} where {self.early_bound:.1e} is "
+            "allowed"
         )
         if self.late_difference is not None:
-            text += f"; smoothed curves by {self.late_difference:.1e} where {self.late_bound:.1e} is"
+            text += f", a smoothed stretch by {self.late_difference:.1e} where {self.late_bound:.1e} is"
         return text
 
 
