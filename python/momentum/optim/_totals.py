@@ -55,13 +55,11 @@ class _Layout:
         for param in params:
             shape = _sharding.local(param).shape
             count, reduced = _extent(shape, reduction.axis)
-            # To the op an empty shard has no columns; in the all-reduce it takes part with all of them.
-            own = 0 if reduction.axis == 0 and reduced == 0 else count
             for group in _groups(param, reduction.axis):
-                self.parts.setdefault(group, _Part(group, reduction.combine)).add(self.size, own, count)
-            self.size += own
+                self.parts.setdefault(group, _Part(group, reduction.combine)).add(self.size, count)
+            self.size += count
             whole = _extent(param.shape, reduction.axis)[1]
-            shares.append(torch.full((own,), reduced / max(whole, 1), dtype=torch.float64))
+            shares.append(torch.full((count,), reduced / max(whole, 1), dtype=torch.float64))
         for part in self.parts.values():
             part.settle(device)
         self._shares = torch.cat(shares).to(device) if self.parts and reduction.mean else None
@@ -80,28 +78,23 @@ class _Part:
     def __init__(self, group: Any, combine: str) -> None:
         self._group = group
         self._combine = combine
-        self._size = 0
-        self._from: list[Tensor] = []
-        self._to: list[Tensor] = []
+        self._ranges: list[Tensor] = []
 
-    def add(self, start: int, own: int, count: int) -> None:
-        """Include ``own`` totals from ``start`` on as the first of ``count`` that the processes share."""
-        self._from.append(torch.arange(start, start + own))
-        self._to.append(torch.arange(self._size, self._size + own))
-        self._size += count
+    def add(self, start: int, count: int) -> None:
+        """Include ``count`` totals from ``start`` on; every process of the group has as many, in the same order."""
+        self._ranges.append(torch.arange(start, start + count))
 
     def settle(self, device: torch.device) -> None:
         """Fix the layout."""
-        self._index, self._place = torch.cat(self._from).to(device), torch.cat(self._to).to(device)
+        self._index = torch.cat(self._ranges).to(device)
 
     def complete(self, totals: Tensor) -> None:
         """Combine the totals of all processes of the group."""
         from torch.distributed import ReduceOp, all_reduce
 
-        shared = totals.new_zeros(self._size)
-        shared.index_copy_(0, self._place, totals.index_select(0, self._index))
+        shared = totals.index_select(0, self._index)
         all_reduce(shared, ReduceOp.MAX if self._combine == "max" else ReduceOp.SUM, self._group)
-        totals.index_copy_(0, self._index, shared.index_select(0, self._place))
+        totals.index_copy_(0, self._index, shared)
 
 
 def _extent(shape: Sequence[int], axis: int) -> tuple[int, int]:
