@@ -8,6 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+import zipfile
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -16,7 +18,6 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
 BUILD = Path(os.environ.get("MOMENTUM_BUILD_DIR", ROOT / "build" / "wheel")).resolve()
-STAGE = ROOT / "build" / "setuptools"
 # The CMake and Ninja of this environment come before the system's, also when the environment is not activated.
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
 WITH_ARRAY = os.environ.get("MOMENTUM_ARRAY", "OFF").upper() in ("1", "ON", "TRUE", "YES")
@@ -57,10 +58,19 @@ class OneWheelPerPlatform(bdist_wheel):
         python, abi, platform = super().get_tag()
         return (python, abi, platform) if WITH_ARRAY else ("py3", "none", platform)
 
+    def run(self):
+        super().run()
+        wheel = Path(self.distribution.dist_files[-1][2])
+        with zipfile.ZipFile(wheel) as archive:
+            missing = {"momentum/__init__.py", "momentum/_C.so"} - set(archive.namelist())
+        if missing:  # setuptools only warns where it finds nothing to pack
+            raise SystemExit(f"setup.py: {wheel.name} lacks {', '.join(sorted(missing))}")
 
-shutil.rmtree(STAGE, ignore_errors=True)  # setuptools packs whatever an earlier build left there
-setup(
-    ext_modules=[Extension("momentum._C", sources=[])],
-    cmdclass={"build_ext": BuildWithCMake, "bdist_wheel": OneWheelPerPlatform},
-    options={"build": {"build_base": str(STAGE)}},
-)
+
+# setuptools packs whatever lies in its build folder: one that is new and this process's own holds nothing but this build.
+with tempfile.TemporaryDirectory(prefix="momentum-build-") as stage:
+    setup(
+        ext_modules=[Extension("momentum._C", sources=[])],
+        cmdclass={"build_ext": BuildWithCMake, "bdist_wheel": OneWheelPerPlatform},
+        options={"build": {"build_base": stage}},
+    )
