@@ -8,7 +8,7 @@
 namespace momentum {
 
 template <class To, class From>
-MOMENTUM_HD To bit_cast(From from) {
+MOMENTUM_HD constexpr To bit_cast(From from) {
   static_assert(sizeof(To) == sizeof(From));
   return __builtin_bit_cast(To, from);
 }

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/dtype.h"
+#include "core/formats/blocks.h"
 #include "core/frame.h"
 #include "core/rule.h"
 
@@ -15,6 +16,7 @@ struct TensorArgs {
   void* param = nullptr;
   const void* grad = nullptr;
   void* states[kMaxStates] = {};
+  void* scales[kMaxStates] = {};  // of quantised states
   void* residual = nullptr;  // Kahan compensation or master copy
   void* ema = nullptr;
   float* scalars = nullptr;
@@ -55,6 +57,7 @@ struct CommonArgs {
   double hypers[kMaxHypers] = {};
   DeviceScalar hyper_tensors[kMaxHypers];
   DeviceScalar lr, weight_decay;
+  StateFormat state_formats[kMaxStates];  // of those states whose dtype is kCodes
   const float* grad_scale = nullptr;
   const float* found_inf = nullptr;
   float* steps = nullptr;    // [n + 1]: completed steps per tensor, then the arrival counter

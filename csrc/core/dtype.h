@@ -7,9 +7,13 @@
 
 namespace momentum {
 
-enum class DType : uint8_t { kFloat32 = 0, kBFloat16 = 1, kFloat16 = 2, kFloat64 = 3 };
+// kCodes: a state in quantised blocks, described by its StateFormat. kLowBits: the residual that makes bfloat16 one of 24 bits.
+enum class DType : uint8_t { kFloat32 = 0, kBFloat16 = 1, kFloat16 = 2, kFloat64 = 3, kCodes = 4, kLowBits = 5 };
 
-MOMENTUM_HD constexpr int item_size(DType dtype) { return dtype == DType::kFloat64 ? 8 : dtype == DType::kFloat32 ? 4 : 2; }
+// Bytes of an element; of codes, those of 8 bits.
+MOMENTUM_HD constexpr int item_size(DType dtype) {
+  return dtype >= DType::kCodes ? 1 : dtype == DType::kFloat64 ? 8 : dtype == DType::kFloat32 ? 4 : 2;
+}
 
 constexpr const char* name(DType dtype) {
   switch (dtype) {
@@ -21,6 +25,10 @@ constexpr const char* name(DType dtype) {
       return "float16";
     case DType::kFloat64:
       return "float64";
+    case DType::kCodes:
+      return "uint8";
+    case DType::kLowBits:
+      return "int8";
   }
   return "unknown";
 }

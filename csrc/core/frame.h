@@ -17,7 +17,7 @@ enum class DecayMode : int8_t {
 };
 
 enum class Cautious : int8_t { kOff = 0, kMask = 1, kRescaled = 2 };
-enum class ResidualKind : int8_t { kNone = 0, kKahan = 1, kMaster = 2 };
+enum class ResidualKind : int8_t { kNone = 0, kKahan = 1, kMaster = 2, kLowBits = 3 };
 enum class Rounding : int8_t { kNearest = 0, kStochastic = 1 };
 
 // Uniform over one tensor.

@@ -64,11 +64,11 @@ static void map_range(const Task& task, int64_t begin, int64_t end) {
   const ParamStream<T> param(t, common, uint32_t(prepared.context.step), buffers[0], buffers[1], random);
   const TileStream<T> grad = make_stream<T>(t.grad, t.grad_dtype, buffers[2]);
   const TileStream<T> ema = make_stream<T>(t.ema, t.ema_dtype, buffers[3]);
-  TileStream<T> states[kActive > 0 ? kActive : 1];
+  StateStream<T> states[kActive > 0 ? kActive : 1];
   bool direct = param.direct && grad.direct && (!kEma || ema.direct) && !kSegments;
   for (int k = 0; k < kActive; ++k) {
-    states[k] = make_stream<T>(t.states[k], t.state_dtypes[k], buffers[4 + k]);
-    direct = direct && states[k].direct;
+    states[k] = StateStream<T>(t, common, k, uint32_t(prepared.context.step), buffers[4 + k], random);
+    direct = direct && states[k].direct();
   }
   alignas(64) T totals[kSegments ? kTile : 1];
 

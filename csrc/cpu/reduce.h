@@ -20,6 +20,7 @@ struct MeasureTile {
   const Prepared<Rule, T>& prepared;
   int k;
   T buffers[3 + kMaxStates][kTile];  // not initialised: clearing them would cost more than a short row
+  T blocks[kMaxStates][kTile + 2 * kLargestBlock];
 
   MeasureTile(const Task& of, const Prepared<Rule, T>& with, int reduction) : task(of), prepared(with), k(reduction) {}
 
@@ -36,7 +37,7 @@ struct MeasureTile {
     for (int s = 0; s < kStates; ++s) {
       const bool read = t.states[s] != nullptr && !is_fresh && (!own || (reduction_reads<Rule>() >> s & 1u) != 0);
       if (read) {
-        x[s] = open(t.states[s], t.state_dtypes[s], buffers[2 + s], begin, n);
+        x[s] = open_state(s, begin, n);
       } else {
         for (int i = 0; i < n; ++i) buffers[2 + s][i] = T(0);
         x[s] = buffers[2 + s];
@@ -51,6 +52,21 @@ struct MeasureTile {
       for (int s = 0; s < kStates; ++s) state[s] = x[s][i];
       out[i] = measure<Rule, T>(reduction, frame, scalars, g[i], p[i], state);
     }
+  }
+
+  // Of a quantised state all blocks that the range touches are decoded.
+  const T* open_state(int s, int64_t begin, int n) {
+    const TensorArgs& t = *task.tensor;
+    if constexpr (sizeof(T) == sizeof(float)) {
+      if (t.state_dtypes[s] == DType::kCodes) {
+        const StateFormat& format = task.common->state_formats[s];
+        const int64_t first = begin / format.block * format.block;
+        const int64_t past = (begin + n + format.block - 1) / format.block * format.block;
+        decode_blocks(format, t.states[s], t.scales[s], first, int((past < t.numel ? past : t.numel) - first), blocks[s]);
+        return blocks[s] + (begin - first);
+      }
+    }
+    return open(t.states[s], t.state_dtypes[s], buffers[2 + s], begin, n);
   }
 
   static const T* open(const void* base, DType dtype, T* buffer, int64_t begin, int n) {

@@ -8,6 +8,7 @@
 
 #include "core/call.h"
 #include "core/dtype.h"
+#include "cpu/blocks.h"
 
 #ifndef MOMENTUM_ISA
 #error "compiled once per instruction set, with MOMENTUM_ISA defined"
@@ -37,7 +38,7 @@ template <class T>
 void encode_stochastic(DType dtype, void* base, int64_t begin, int n, const T* values, const uint32_t* random);
 
 // Random words for local elements begin .. begin + n of a tensor.
-void fill_random(const TensorArgs& tensor, uint32_t step, int64_t begin, int n, uint32_t* out);
+void fill_random(const TensorArgs& tensor, uint64_t seed, uint32_t step, int64_t begin, int n, uint32_t* out);
 
 // A stream that the arithmetic can use in place, or a buffer that stands for one tile of it.
 template <class T>
@@ -55,6 +56,54 @@ struct TileStream {
   void close(int64_t begin, int n) const {
     if (!direct) encode<T>(dtype, base, begin, n, buffer);
   }
+};
+
+// State k: a plain stream, or quantised blocks. A tile begins at a border of blocks.
+template <class T>
+class StateStream {
+ public:
+  StateStream() = default;
+  // `buffer` holds one tile, `random` its random words.
+  StateStream(const TensorArgs& tensor, const CommonArgs& common, int k, uint32_t step, T* buffer, uint32_t* random)
+      : plain_{tensor.states[k], tensor.state_dtypes[k], tensor.state_dtypes[k] == native_dtype<T>(), buffer},
+        tensor_(&tensor),
+        format_(tensor.state_dtypes[k] == DType::kCodes ? &common.state_formats[k] : nullptr),
+        random_(random),
+        step_(step),
+        k_(k) {}
+
+  bool direct() const { return plain_.direct; }
+
+  T* open(int64_t begin, int n, bool read) const {
+    if constexpr (sizeof(T) == sizeof(float)) {
+      if (format_ != nullptr) {
+        if (read) decode_blocks(*format_, plain_.base, tensor_->scales[k_], begin, n, plain_.buffer);
+        return plain_.buffer;
+      }
+    }
+    return plain_.open(begin, n, read);
+  }
+
+  void close(int64_t begin, int n) const {
+    if constexpr (sizeof(T) == sizeof(float)) {
+      if (format_ != nullptr) return close_blocks(begin, n);
+    }
+    plain_.close(begin, n);
+  }
+
+ private:
+  void close_blocks(int64_t begin, int n) const {
+    if (format_->stochastic) fill_random(*tensor_, state_seed(tensor_->seed, k_), step_, begin, n, random_);
+    encode_blocks(*format_, plain_.base, tensor_->scales[k_], begin, n, plain_.buffer,
+                  format_->stochastic ? random_ : nullptr);
+  }
+
+  TileStream<T> plain_;
+  const TensorArgs* tensor_ = nullptr;
+  const StateFormat* format_ = nullptr;
+  uint32_t* random_ = nullptr;
+  uint32_t step_ = 0;
+  int k_ = 0;
 };
 
 template <class T>
@@ -84,7 +133,7 @@ class ParamStream {
   T* buffer_;
   T* pair_;
   uint32_t* random_;
-  bool master_, kahan_, stochastic_;
+  bool master_, kahan_, low_bits_, stochastic_;
 };
 
 }  // namespace momentum::cpu::MOMENTUM_ISA

@@ -56,12 +56,12 @@ void fill_run(uint64_t seed, uint32_t step, int64_t begin, int n, uint32_t* out)
 
 }  // namespace
 
-void fill_random(const TensorArgs& t, uint32_t step, int64_t begin, int n, uint32_t* out) {
-  if (t.shard_inner == 0) return fill_run(t.seed, step, t.shard_offset + begin, n, out);
+void fill_random(const TensorArgs& t, uint64_t seed, uint32_t step, int64_t begin, int n, uint32_t* out) {
+  if (t.shard_inner == 0) return fill_run(seed, step, t.shard_offset + begin, n, out);
   int64_t row = begin / t.shard_inner, col = begin - row * t.shard_inner;
   for (int i = 0; i < n;) {
     const int run = int(t.shard_inner - col < n - i ? t.shard_inner - col : n - i);
-    fill_run(t.seed, step, t.shard_offset + row * t.shard_stride + col, run, out + i);
+    fill_run(seed, step, t.shard_offset + row * t.shard_stride + col, run, out + i);
     i += run;
     col = 0;
     ++row;
@@ -84,14 +84,44 @@ void spread_totals(Axis axis, int64_t cols, const double* segment_totals, int64_
   }
 }
 
+namespace {
+
+template <class T>
+void join_tile(const uint16_t* __restrict high, const int8_t* __restrict low, int n, T* __restrict out) {
+  for (int i = 0; i < n; ++i) out[i] = T(formats::BFloat16::join(high[i], low[i]));
+}
+
+template <class T>
+void split_tile(const T* __restrict values, int n, uint16_t* __restrict high, int8_t* __restrict low) {
+  for (int i = 0; i < n; ++i) {
+    const float x = float(values[i]);
+    const auto both = formats::BFloat16::split(x, formats::BFloat16::nearest_addend(x));
+    high[i] = both.high;
+    low[i] = both.low;
+  }
+}
+
+template <class T>
+void split_tile_stochastic(const T* __restrict values, const uint32_t* __restrict random, int n, uint16_t* __restrict high,
+                           int8_t* __restrict low) {
+  for (int i = 0; i < n; ++i) {
+    const auto both = formats::BFloat16::split(float(values[i]), formats::BFloat16::stochastic_addend(random[i]));
+    high[i] = both.high;
+    low[i] = both.low;
+  }
+}
+
+}  // namespace
+
 template <class T>
 ParamStream<T>::ParamStream(const TensorArgs& tensor, const CommonArgs& common, uint32_t step, T* buffer, T* pair,
                             uint32_t* random)
     : t_(tensor), step_(step), buffer_(buffer), pair_(pair), random_(random) {
   master_ = common.residual == ResidualKind::kMaster && t_.residual != nullptr;
   kahan_ = common.residual == ResidualKind::kKahan && t_.residual != nullptr;
+  low_bits_ = common.residual == ResidualKind::kLowBits && t_.residual != nullptr;
   stochastic_ = common.rounding == Rounding::kStochastic && item_size(t_.param_dtype) == 2 && !kahan_;
-  direct = !master_ && !kahan_ && t_.param_dtype == native_dtype<T>();
+  direct = !master_ && !kahan_ && !low_bits_ && t_.param_dtype == native_dtype<T>();
 }
 
 template <class T>
@@ -102,6 +132,10 @@ T* ParamStream<T>::open(int64_t begin, int n) const {
     return buffer_;
   }
   if (direct) return static_cast<T*>(t_.param) + begin;
+  if (low_bits_) {
+    join_tile(at<uint16_t>(t_.param, begin), at<int8_t>(t_.residual, begin), n, buffer_);
+    return buffer_;
+  }
   decode<T>(t_.param_dtype, t_.param, begin, n, buffer_);
   if (kahan_) {
     decode<T>(t_.residual_dtype, t_.residual, begin, n, pair_);
@@ -113,9 +147,15 @@ T* ParamStream<T>::open(int64_t begin, int n) const {
 template <class T>
 void ParamStream<T>::close(int64_t begin, int n, const T* values) const {
   if (direct) return;
+  if (low_bits_) {
+    if (stochastic_) fill_random(t_, t_.seed, step_, begin, n, random_);
+    auto* high = static_cast<uint16_t*>(t_.param) + begin;
+    auto* low = static_cast<int8_t*>(t_.residual) + begin;
+    return stochastic_ ? split_tile_stochastic(values, random_, n, high, low) : split_tile(values, n, high, low);
+  }
   if (master_ && t_.residual_dtype != native_dtype<T>()) encode<T>(t_.residual_dtype, t_.residual, begin, n, values);
   if (stochastic_) {
-    fill_random(t_, step_, begin, n, random_);
+    fill_random(t_, t_.seed, step_, begin, n, random_);
     encode_stochastic<T>(t_.param_dtype, t_.param, begin, n, values, random_);
   } else {
     encode<T>(t_.param_dtype, t_.param, begin, n, values);

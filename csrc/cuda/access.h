@@ -35,6 +35,10 @@ template <>
 struct Access<2> {
   using Type = uint16_t;
 };
+template <>
+struct Access<1> {
+  using Type = uint8_t;
+};
 
 template <int kBytes>
 __device__ __forceinline__ void load_bytes(const void* address, Raw& raw) {
@@ -140,6 +144,37 @@ __device__ __forceinline__ void store_group(void* base, DType dtype, bool aligne
       }
     }
   });
+}
+
+// Elements i .. i + V of a stream of bytes, four to a word; those outside read as 0.
+template <int V>
+__device__ __forceinline__ Raw load_byte_group(const void* base, bool aligned, int64_t i, int64_t numel) {
+  Raw raw = {{0, 0, 0, 0}};
+  ptx::assume_global(base);
+  const auto* bytes = static_cast<const uint8_t*>(base) + i;
+  if (aligned && i >= 0 && i + V <= numel) {
+    load_bytes<V>(bytes, raw);
+  } else {
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+      if (i + v >= 0 && i + v < numel) raw.word[v / 4] |= uint32_t(bytes[v]) << (v % 4 * 8);
+    }
+  }
+  return raw;
+}
+
+template <int V>
+__device__ __forceinline__ void store_byte_group(void* base, bool aligned, int64_t i, int64_t numel, const Raw& raw) {
+  ptx::assume_global(base);
+  auto* bytes = static_cast<uint8_t*>(base) + i;
+  if (aligned && i >= 0 && i + V <= numel) {
+    store_bytes<V>(bytes, raw);
+  } else {
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+      if (i + v >= 0 && i + v < numel) bytes[v] = uint8_t(raw.word[v / 4] >> (v % 4 * 8));
+    }
+  }
 }
 
 // The formats whose groups of V fit 16 bytes.

@@ -39,6 +39,12 @@ struct ExtraPart {
   int64_t shard_offset, shard_inner, shard_stride;
 };
 
+// Scales of quantised states.
+template <int kStored>
+struct ScalesPart {
+  void* scales[kStored > 0 ? kStored : 1];
+};
+
 // Where a reduction leaves this tensor's partial totals.
 struct ReducePart {
   void* residual;
@@ -63,18 +69,25 @@ struct EntryBase {
   bool wide;      // every stream has two bytes per element: groups of eight
 };
 
-// kFull: with optional states and ExtraPart.
-template <class Rule, bool kFull>
-struct MapEntry : EntryBase<kFull ? state_count<Rule>() : required_state_count<Rule>()>,
+// The kernels of a map: without optional states and ExtraPart, with them, and with quantised states besides.
+enum class MapKind { kPlain, kFull, kBlocks };
+
+template <class Rule, MapKind kKind>
+inline constexpr int kMapStates = kKind == MapKind::kPlain ? required_state_count<Rule>() : state_count<Rule>();
+
+template <class Rule, MapKind kKind>
+struct MapEntry : EntryBase<kMapStates<Rule, kKind>>,
                   std::conditional_t<(scalar_count<Rule>() > 0), ScalarsPart, Nothing<0>>,
                   std::conditional_t<uses_segments<Rule>(), SegmentPart, Nothing<1>>,
-                  std::conditional_t<kFull, ExtraPart, Nothing<2>> {
-  static constexpr int kStored = kFull ? state_count<Rule>() : required_state_count<Rule>();
+                  std::conditional_t<kKind != MapKind::kPlain, ExtraPart, Nothing<2>>,
+                  std::conditional_t<kKind == MapKind::kBlocks, ScalesPart<kMapStates<Rule, kKind>>, Nothing<3>> {
+  static constexpr int kStored = kMapStates<Rule, kKind>;
 };
 
 template <class Rule>
 struct ReduceEntry : EntryBase<state_count<Rule>()>,
                      std::conditional_t<(scalar_count<Rule>() > 0), ScalarsPart, Nothing<0>>,
+                     std::conditional_t<(state_count<Rule>() > 0), ScalesPart<state_count<Rule>()>, Nothing<3>>,
                      ReducePart {
   static constexpr int kStored = state_count<Rule>();
 };

@@ -6,9 +6,10 @@
 // lanes between the rule and the store. Bytes moved per element: each stream once in, each written stream once out.
 #pragma once
 
-#include "core/philox.h"
 #include "core/prepare.h"
 #include "cuda/access.h"
+#include "cuda/map_blocks.h"
+#include "cuda/param.h"
 #include "cuda/table.h"
 
 namespace momentum::cuda {
@@ -19,50 +20,11 @@ constexpr int groups_per_thread() {
   return kFull ? 1 : (sizeof(T) == 8 ? 4 : 8) / V;
 }
 
-__device__ __forceinline__ uint32_t pick_word(const PhiloxWords& words, uint32_t k) {
-  return k == 0 ? words.word[0] : k == 1 ? words.word[1] : k == 2 ? words.word[2] : words.word[3];
-}
-
-// Random words for local elements i .. i + V, by their index in the whole tensor.
-template <int V>
-__device__ __forceinline__ void random_group(const ExtraPart& e, uint32_t step, int64_t i, uint32_t* random) {
-  PhiloxWords words{};
-  uint64_t group = ~uint64_t(0);
-#pragma unroll
-  for (int v = 0; v < V; ++v) {
-    int64_t element = i + v;
-    if (e.shard_inner != 0) element = element / e.shard_inner * e.shard_stride + element % e.shard_inner;
-    element += e.shard_offset;
-    if (uint64_t(element) >> 2 != group) {
-      group = uint64_t(element) >> 2;
-      words = philox_group(e.seed, step, group);
-    }
-    random[v] = pick_word(words, uint32_t(element) & 3u);
-  }
-}
-
-// The totals of the rows or columns of elements i .. i + V.
-template <class T, int V>
-__device__ __forceinline__ void load_totals(const SegmentPart& e, const double* totals, Axis axis, int64_t i, int64_t numel,
-                                            T* out) {
-  const int64_t first = i > 0 ? i : 0;
-  int64_t row = first / e.cols, col = first - row * e.cols;
-#pragma unroll
-  for (int v = 0; v < V; ++v) {
-    out[v] = T(1);
-    if (i + v < 0 || i + v >= numel) continue;
-    out[v] = T(totals[e.segment_begin + (axis == Axis::kRow ? row : col)]);
-    if (++col == e.cols) {
-      col = 0;
-      ++row;
-    }
-  }
-}
-
-template <class Rule, class T, bool kFull, int V>
-__device__ __forceinline__ void map_chunk(const Params<Rule, T, MapEntry<Rule, kFull>>& params, const MapEntry<Rule, kFull>& e,
+template <class Rule, class T, MapKind kKind, int V>
+__device__ __forceinline__ void map_chunk(const Params<Rule, T, MapEntry<Rule, kKind>>& params, const MapEntry<Rule, kKind>& e,
                                           const Prepared<Rule, T>& prepared, int64_t begin) {
-  constexpr int kStored = MapEntry<Rule, kFull>::kStored;
+  constexpr bool kFull = kKind == MapKind::kFull;
+  constexpr int kStored = MapEntry<Rule, kKind>::kStored;
   constexpr int kGroups = groups_per_thread<T, kFull, V>();
   constexpr int kTile = kThreads * kGroups * V;
   const CommonArgs& common = params.header.common;
@@ -90,7 +52,7 @@ __device__ __forceinline__ void map_chunk(const Params<Rule, T, MapEntry<Rule, k
       if constexpr (kFull) {
         residual[j] = ema[j] = {{0, 0, 0, 0}};
         if (e.residual != nullptr) {
-          residual[j] = load_group<V>(e.residual, dtype(kResidualStream), aligned(kResidualStream), i, numel);
+          residual[j] = load_residual<V>(common.residual, e.residual, dtype(kResidualStream), aligned(kResidualStream), i, numel);
         }
         if (e.ema != nullptr) ema[j] = load_group<V>(e.ema, dtype(kEmaStream), aligned(kEmaStream), i, numel);
       }
@@ -115,10 +77,7 @@ __device__ __forceinline__ void map_chunk(const Params<Rule, T, MapEntry<Rule, k
       }
       if constexpr (kFull) {
         if (e.residual != nullptr) {
-          T low[V];
-          decode_group<T, V>(dtype(kResidualStream), residual[j], low);
-#pragma unroll
-          for (int v = 0; v < V; ++v) p[v] = common.residual == ResidualKind::kMaster ? low[v] : p[v] + low[v];
+          apply_residual<T, V>(common.residual, dtype(kResidualStream), param[j], residual[j], p);
         }
       }
       if constexpr (uses_segments<Rule>()) {
@@ -141,34 +100,10 @@ __device__ __forceinline__ void map_chunk(const Params<Rule, T, MapEntry<Rule, k
         for (int v = 0; v < V; ++v) values[v] = x[v][k];
         store(e.states[k], kFirstState + k, values);
       }
-      if constexpr (!kFull) {
-        store(e.param, kParamStream, p);
+      if constexpr (kFull) {
+        store_param<T, V>(common, e, uint32_t(prepared.context.step), prepared.frame.ema_weight, i, p, ema[j]);
       } else {
-        const bool stochastic = common.rounding == Rounding::kStochastic && item_size(dtype(kParamStream)) == 2 &&
-                                common.residual != ResidualKind::kKahan;
-        Raw stored;
-        if (stochastic) {
-          uint32_t random[V];
-          random_group<V>(e, uint32_t(prepared.context.step), i, random);
-          stored = encode_group_stochastic<T, V>(dtype(kParamStream), p, random);
-        } else {
-          stored = encode_group<T, V>(dtype(kParamStream), p);
-        }
-        store_group<V>(e.param, dtype(kParamStream), aligned(kParamStream), i, numel, stored);
-        if (e.ema != nullptr) {
-          T average[V];
-          decode_group<T, V>(dtype(kEmaStream), ema[j], average);
-#pragma unroll
-          for (int v = 0; v < V; ++v) average[v] += prepared.frame.ema_weight * (p[v] - average[v]);
-          store(e.ema, kEmaStream, average);
-        }
-        if (e.residual != nullptr) {
-          T rest[V];
-          decode_group<T, V>(dtype(kParamStream), stored, rest);
-#pragma unroll
-          for (int v = 0; v < V; ++v) rest[v] = common.residual == ResidualKind::kMaster ? p[v] : p[v] - rest[v];
-          store(e.residual, kResidualStream, rest);
-        }
+        store(e.param, kParamStream, p);
       }
     }
   }
@@ -193,27 +128,29 @@ __device__ __forceinline__ void count_step(const ParamsType& params, uint32_t* a
 
 // Two blocks fit a multiprocessor: one alone would not have enough bytes in flight. Only every option at once beside a rule
 // with scalars of its own needs more registers than that leaves.
-template <class Rule, bool kFull>
-inline constexpr int kMapBlocks = kFull && scalar_count<Rule>() > 0 ? 1 : 2;
+template <class Rule, MapKind kKind>
+inline constexpr int kMapBlocks = kKind != MapKind::kPlain && scalar_count<Rule>() > 0 ? 1 : 2;
 
-template <class Rule, class T, bool kFull>
-__global__ void __launch_bounds__(kThreads, kMapBlocks<Rule, kFull>)
-    map_kernel(const Params<Rule, T, MapEntry<Rule, kFull>> __grid_constant__ params, uint32_t* arrivals) {
+template <class Rule, class T, MapKind kKind>
+__global__ void __launch_bounds__(kThreads, kMapBlocks<Rule, kKind>)
+    map_kernel(const Params<Rule, T, MapEntry<Rule, kKind>> __grid_constant__ params, uint32_t* arrivals) {
   const CommonArgs& common = params.header.common;
   if (common.found_inf != nullptr && *common.found_inf != 0.0f) return;
-  __shared__ MapEntry<Rule, kFull> e;
+  __shared__ MapEntry<Rule, kKind> e;
   const auto constants = constants_of<Rule, T>(params);
   for (uint32_t chunk = blockIdx.x; chunk < params.header.chunks; chunk += gridDim.x) {
     stage_entry(params, find_entry(params, chunk), e);
     const Prepared<Rule, T> prepared = prepare<Rule, T>(common, constants, params.header.layout, facts_of<Rule>(e));
     const int64_t begin = int64_t(chunk - e.first_chunk) * kChunk - e.shift;
-    if constexpr (sizeof(T) == 8) {
-      map_chunk<Rule, T, kFull, 2>(params, e, prepared, begin);
+    if constexpr (kKind == MapKind::kBlocks) {
+      map_chunk_blocks<Rule>(params, e, prepared, begin);
+    } else if constexpr (sizeof(T) == 8) {
+      map_chunk<Rule, T, kKind, 2>(params, e, prepared, begin);
     } else {
       if (e.wide) {
-        map_chunk<Rule, T, kFull, 8>(params, e, prepared, begin);
+        map_chunk<Rule, T, kKind, 8>(params, e, prepared, begin);
       } else {
-        map_chunk<Rule, T, kFull, 4>(params, e, prepared, begin);
+        map_chunk<Rule, T, kKind, 4>(params, e, prepared, begin);
       }
     }
   }

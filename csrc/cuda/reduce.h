@@ -8,6 +8,7 @@
 
 #include "core/prepare.h"
 #include "cuda/access.h"
+#include "cuda/param.h"
 #include "cuda/table.h"
 
 namespace momentum::cuda {
@@ -50,7 +51,8 @@ struct Measure {
   int k;
   bool reads_param;
   bool is_fresh;
-  bool master;  // a residual is the parameter itself, not its lower half
+  ResidualKind residual;
+  const BlockCodec* codecs;
 
   __device__ __forceinline__ bool reads(int state) const {
     const bool own = k < reduction_count<Rule>();
@@ -76,7 +78,14 @@ struct Measure {
       if constexpr (Entry::kStored > 0) {
         if (s < Entry::kStored && reads(s)) {
           const DType dtype = stream_dtype(e.dtypes, kFirstState + s);
-          decode_group<T, V>(dtype, load_group<V>(e.states[s], dtype, aligned(kFirstState + s), i, end), values);
+          if (sizeof(T) == sizeof(float) && dtype == DType::kCodes) {
+            float decoded[V];
+            decode_anywhere<V>(codecs[s], e.states[s], e.scales[s], i, end, decoded);
+#pragma unroll
+            for (int v = 0; v < V; ++v) values[v] = T(decoded[v]);
+          } else {
+            decode_group<T, V>(dtype, load_group<V>(e.states[s], dtype, aligned(kFirstState + s), i, end), values);
+          }
         }
       }
 #pragma unroll
@@ -85,11 +94,9 @@ struct Measure {
     decode_group<T, V>(stream_dtype(e.dtypes, kGradStream), grad, g);
     decode_group<T, V>(stream_dtype(e.dtypes, reads_param ? kParamStream : kGradStream), param, p);
     if (reads_param && e.residual != nullptr) {
-      T rest[V];
       const DType dtype = stream_dtype(e.dtypes, kResidualStream);
-      decode_group<T, V>(dtype, load_group<V>(e.residual, dtype, aligned(kResidualStream), i, end), rest);
-#pragma unroll
-      for (int v = 0; v < V; ++v) p[v] = master ? rest[v] : p[v] + rest[v];
+      const Raw rest = load_residual<V>(residual, e.residual, dtype, aligned(kResidualStream), i, end);
+      apply_residual<T, V>(residual, dtype, param, rest, p);
     }
 #pragma unroll
     for (int v = 0; v < V; ++v) {
@@ -103,14 +110,16 @@ struct Measure {
 
 template <class Rule, class T>
 __device__ __forceinline__ Measure<Rule, T> make_measure(const CommonArgs& common, const ReduceEntry<Rule>& e,
-                                                         const Prepared<Rule, T>& prepared, int k) {
+                                                         const Prepared<Rule, T>& prepared, int k,
+                                                         const BlockCodec* codecs) {
   constexpr bool kAlways = state_count<Rule>() == 0;  // plain statistics reduce the parameter itself
   return {e,
           prepared,
           k,
           kAlways || prepared.frame.l2 != T(0),
           fresh<Rule, T>(prepared.scalars),
-          common.residual == ResidualKind::kMaster};
+          common.residual,
+          codecs};
 }
 
 template <class Rule, class T, class ParamsType>
@@ -152,7 +161,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   for (uint32_t chunk = blockIdx.x; chunk < params.header.chunks; chunk += gridDim.x) {
     stage_entry(params, find_entry(params, chunk), e);
     const Prepared<Rule, T> prepared = prepare<Rule, T>(common, constants, params.header.layout, facts_of<Rule>(e));
-    const Measure<Rule, T> measure = make_measure<Rule, T>(common, e, prepared, k);
+    const Measure<Rule, T> measure = make_measure<Rule, T>(common, e, prepared, k, params.header.codecs);
     const uint32_t local = chunk - e.first_chunk;
     const int64_t segments = params.header.axis == Axis::kRow ? e.rows : 1;
     const int64_t length = params.header.axis == Axis::kRow ? e.cols : e.numel;
@@ -207,7 +216,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   for (uint32_t chunk = blockIdx.x; chunk < params.header.chunks; chunk += gridDim.x) {
     stage_entry(params, find_entry(params, chunk), e);
     const Prepared<Rule, T> prepared = prepare<Rule, T>(common, constants, params.header.layout, facts_of<Rule>(e));
-    const Measure<Rule, T> measure = make_measure<Rule, T>(common, e, prepared, k);
+    const Measure<Rule, T> measure = make_measure<Rule, T>(common, e, prepared, k, params.header.codecs);
     const int64_t row_blocks = e.rows > kColumnRows ? (e.rows + kColumnRows - 1) / kColumnRows : 1;
     const int64_t local = chunk - e.first_chunk;
     const int64_t column_block = local / row_blocks, row_block = local % row_blocks;

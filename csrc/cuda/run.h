@@ -35,6 +35,7 @@ struct StreamInfo {
   const void* data;
   DType dtype;
   int number;
+  int code_bits = 0;  // of quantised states
 };
 
 // Dtypes, group width and alignment of the streams of one tensor. `anchored`: groups start at element 0.
@@ -44,6 +45,7 @@ void describe_streams(const StreamInfo* streams, int count, bool anchored, int f
   e.aligned = 0;
   bool wide = may_widen;
   for (int s = 0; s < count; ++s) wide = wide && (streams[s].data == nullptr || item_size(streams[s].dtype) == 2);
+  const auto is_codes = [&](const StreamInfo& s) { return s.dtype == DType::kCodes; };
   const int width = wide ? 8 : float_width;
   // Elements until the stream reaches a group border; -1 where no element does.
   const auto phase = [&](const StreamInfo& s) {
@@ -56,13 +58,18 @@ void describe_streams(const StreamInfo* streams, int count, bool anchored, int f
   if (!anchored) {
     int votes[16] = {};
     for (int s = 0; s < count; ++s) {
-      if (streams[s].data != nullptr && phase(streams[s]) >= 0) ++votes[phase(streams[s])];
+      if (streams[s].data != nullptr && !is_codes(streams[s]) && phase(streams[s]) >= 0) ++votes[phase(streams[s])];
     }
     for (int h = 1; h < width; ++h) head = votes[h] > votes[head] ? h : head;
   }
   for (int s = 0; s < count; ++s) {
     if (streams[s].data == nullptr) continue;
     e.dtypes |= uint32_t(streams[s].dtype) << (4 * streams[s].number);
+    if (is_codes(streams[s])) {  // in groups of four from element 0
+      const auto bytes = uintptr_t(kBlockGroup * streams[s].code_bits / 8);
+      if (reinterpret_cast<uintptr_t>(streams[s].data) % bytes == 0) e.aligned |= uint16_t(1u << streams[s].number);
+      continue;
+    }
     if (phase(streams[s]) == head) e.aligned |= uint16_t(1u << streams[s].number);
   }
   e.wide = wide;
@@ -70,11 +77,13 @@ void describe_streams(const StreamInfo* streams, int count, bool anchored, int f
 }
 
 template <class Rule>
-int list_streams(const TensorArgs& t, int states, bool residual, bool ema, StreamInfo* out) {
+int list_streams(const TensorArgs& t, const CommonArgs& common, int states, bool residual, bool ema, StreamInfo* out) {
   int count = 0;
   out[count++] = {t.param, t.param_dtype, kParamStream};
   out[count++] = {t.grad, t.grad_dtype, kGradStream};
-  for (int k = 0; k < states; ++k) out[count++] = {t.states[k], t.state_dtypes[k], kFirstState + k};
+  for (int k = 0; k < states; ++k) {
+    out[count++] = {t.states[k], t.state_dtypes[k], kFirstState + k, formats::code_bits(common.state_formats[k].map)};
+  }
   if (residual) out[count++] = {t.residual, t.residual_dtype, kResidualStream};
   if (ema) out[count++] = {t.ema, t.ema_dtype, kEmaStream};
   return count;
@@ -102,6 +111,11 @@ class Runner {
     header.layout = layout;
     if (!call_.common.device_hypers) header.constants = make_constants<Rule, T>(call_.common);
     header.axis = reduce_axis<Rule>(0, call_.common.hypers);
+    for (int k = 0; k < state_count<Rule>(); ++k) {
+      if (call_.common.state_formats[k].map != formats::CodeMap::kNone) {
+        header.codecs[k] = make_codec(call_.common.state_formats[k]);
+      }
+    }
   }
 
   template <class Entry>
@@ -117,10 +131,14 @@ class Runner {
     e.weight_decay = t.weight_decay;
     e.index = index;
     StreamInfo streams[4 + kMaxStates];
-    const int count = list_streams<Rule>(t, Entry::kStored, kResidual, kExtra, streams);
-    const bool reduction = requires { e.partial_begin; };
-    describe_streams(streams, count, anchored, sizeof(T) == 8 ? 2 : 4, sizeof(T) == 4 && !reduction, e);
+    const int count = list_streams<Rule>(t, call_.common, Entry::kStored, kResidual, kExtra, streams);
+    constexpr bool reduction = requires { e.partial_begin; };
+    constexpr bool blocks = !reduction && requires { e.scales; };  // in groups of four
+    describe_streams(streams, count, anchored, sizeof(T) == 8 ? 2 : 4, sizeof(T) == 4 && !reduction && !blocks, e);
     if constexpr (requires { e.scalars; }) e.scalars = t.scalars;
+    if constexpr (requires { e.scales; }) {
+      for (int k = 0; k < Entry::kStored; ++k) e.scales[k] = t.scales[k];
+    }
     if constexpr (requires { e.rows; }) {
       e.rows = t.rows;
       e.cols = t.cols;
@@ -135,19 +153,21 @@ class Runner {
     }
   }
 
-  bool needs_full() const {
-    if (call_.common.rounding == Rounding::kStochastic) return true;
+  MapKind map_kind() const {
+    bool full = call_.common.rounding == Rounding::kStochastic;
     for (const uint32_t i : mine_) {
       const TensorArgs& t = call_.tensors[i];
-      if (t.residual != nullptr || t.ema != nullptr) return true;
-      for (int k = required_state_count<Rule>(); k < state_count<Rule>(); ++k) {
-        if (t.states[k] != nullptr) return true;
+      full = full || t.residual != nullptr || t.ema != nullptr;
+      for (int k = 0; k < state_count<Rule>(); ++k) {
+        if (t.states[k] == nullptr) continue;
+        if (t.state_dtypes[k] == DType::kCodes) return MapKind::kBlocks;
+        full = full || k >= required_state_count<Rule>();
       }
     }
-    return false;
+    return full ? MapKind::kFull : MapKind::kPlain;
   }
 
-  template <bool kFull>
+  template <MapKind kKind>
   cudaError_t map_tables(const TotalsLayout& layout);
 
   const StepCall& call_;
@@ -157,18 +177,20 @@ class Runner {
 
 template <class Rule, class T>
 cudaError_t Runner<Rule, T>::map(const TotalsLayout& layout) {
-  // In double only the complete kernel exists: one binary less for a rare case.
+  // In double only one kernel exists: fewer binaries for a rare case.
   if constexpr (sizeof(T) == 4) {
-    if (!needs_full()) return map_tables<false>(layout);
+    const MapKind kind = map_kind();
+    if (kind == MapKind::kPlain) return map_tables<MapKind::kPlain>(layout);
+    if (kind == MapKind::kBlocks) return map_tables<MapKind::kBlocks>(layout);
   }
-  return map_tables<true>(layout);
+  return map_tables<MapKind::kFull>(layout);
 }
 
 template <class Rule, class T>
-template <bool kFull>
+template <MapKind kKind>
 cudaError_t Runner<Rule, T>::map_tables(const TotalsLayout& layout) {
   if (mine_.empty()) return cudaSuccess;
-  constexpr auto kKernel = map_kernel<Rule, T, kFull>;
+  constexpr auto kKernel = map_kernel<Rule, T, kKind>;
   int resident = 0;
   if (const cudaError_t error = resident_blocks<kKernel>(&resident); error != cudaSuccess) return error;
   std::vector<int64_t> segments;
@@ -177,12 +199,12 @@ cudaError_t Runner<Rule, T>::map_tables(const TotalsLayout& layout) {
     segments.push_back(0);
     for (const TensorArgs& t : call_.tensors) segments.push_back(segments.back() + segment_count(t, along));
   }
-  TableLaunch<Params<Rule, T, MapEntry<Rule, kFull>>> launch;
+  TableLaunch<Params<Rule, T, MapEntry<Rule, kKind>>> launch;
   start(launch.header(), layout);
   launch.reserve(mine_.size());
   for (const uint32_t index : mine_) {
     auto& e = launch.add();
-    fill(index, call_.common.rounding == Rounding::kStochastic, e);
+    fill(index, kKind == MapKind::kBlocks || call_.common.rounding == Rounding::kStochastic, e);
     if constexpr (uses_segments<Rule>()) e.segment_begin = segments[index];
     launch.add_chunks(e.numel > 0 ? (e.numel + e.shift + kChunk - 1) / kChunk : 0);
   }

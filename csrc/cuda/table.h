@@ -5,6 +5,7 @@
 // learning rate and weight decay. Either way a list of up to 4096 tensors is one launch.
 #pragma once
 
+#include "cuda/blocks.h"
 #include "cuda/entry.h"
 #include "cuda/simt.h"
 
@@ -20,6 +21,7 @@ struct Header {
   CommonArgs common;
   TotalsLayout layout;
   typename Rule::template Constants<T> constants;
+  BlockCodec codecs[state_count<Rule>() > 0 ? state_count<Rule>() : 1];  // of quantised states
   const void* resident;  // the table in device memory, or null
   uint32_t chunks;       // of this launch
   uint32_t entries;

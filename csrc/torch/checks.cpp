@@ -61,6 +61,18 @@ void* Checker::vector(const char* argument, int64_t index, const TensorInfo& inf
   return info.data;
 }
 
+void* Checker::bytes(const char* argument, int64_t index, const TensorInfo& info, int64_t size) const {
+  strided(argument, index, info);
+  device(argument, index, info);
+  if (info.dtype != aoti_torch_dtype_uint8()) {
+    refuse(op_, label(argument, index), " has dtype ", dtype_name(info), ", expected uint8");
+  }
+  if (info.numel != size || !is_contiguous(info)) {
+    refuse(op_, label(argument, index), " has shape ", shape_text(info), ", expected ", size, " contiguous bytes of codes");
+  }
+  return info.data;
+}
+
 DeviceScalar Checker::scalar(const char* argument, const torch::stable::Tensor& tensor, int64_t per_tensor) const {
   const TensorInfo info = describe(tensor.get());
   strided(argument, -1, info);

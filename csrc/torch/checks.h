@@ -33,6 +33,8 @@ class Checker {
   void dense(const char* argument, int64_t index, const TensorInfo& info) const;
   // A contiguous tensor of `numel` elements of the given dtype.
   void* vector(const char* argument, int64_t index, const TensorInfo& info, DType dtype, int64_t numel) const;
+  // `size` contiguous elements of dtype uint8.
+  void* bytes(const char* argument, int64_t index, const TensorInfo& info, int64_t size) const;
   // One number, or one per tensor, in float32 or float64.
   DeviceScalar scalar(const char* argument, const torch::stable::Tensor& tensor, int64_t per_tensor) const;
   const float* flag(const char* argument, const torch::stable::Tensor& tensor) const;

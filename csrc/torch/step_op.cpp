@@ -10,13 +10,16 @@
 namespace momentum::ops {
 namespace {
 
+using formats::CodeMap;
+
 constexpr double kUnbounded = 1e300;
+const int32_t kUint8 = aoti_torch_dtype_uint8();
 
 // The arguments of one call, in the order of the schema.
 struct Tensors {
   TensorList params, grads;
   std::vector<TensorList> states;
-  TensorList residuals, ema_params, scalars;
+  TensorList scales, residuals, ema_params, scalars;
   TensorHandle steps, totals;
 };
 
@@ -32,6 +35,7 @@ struct Arguments : Tensors {
   int64_t cautious = 0, residual = 0, rounding = 0;
   std::vector<int64_t> seeds, shards;
   double ema_decay = 0.0;
+  std::vector<int64_t> state_formats;
   int64_t stage = 0;
 };
 
@@ -45,7 +49,7 @@ std::vector<TensorList> take_states(const RuleDescription& rule, Stack& stack) {
 Arguments take(const RuleDescription& rule, Stack stack) {
   // Braces evaluate left to right.
   Arguments a(Tensors{stack.tensors(), stack.tensors(), take_states(rule, stack), stack.tensors(), stack.tensors(),
-                      stack.tensors(), stack.tensor(), stack.tensor()});
+                      stack.tensors(), stack.tensors(), stack.tensor(), stack.tensor()});
   a.lr = stack.floats();
   a.weight_decay = stack.floats();
   for (int k = 0; k < rule.hyper_count; ++k) {
@@ -77,6 +81,7 @@ Arguments take(const RuleDescription& rule, Stack stack) {
   a.seeds = stack.ints();
   a.shards = stack.ints();
   a.ema_decay = stack.number();
+  a.state_formats = stack.ints();
   a.stage = stack.integer();
   return a;
 }
@@ -91,6 +96,7 @@ class Unpacker {
     lengths();
     numbers();
     options();
+    state_formats();
     call_.tensors.resize(count_);
     overlap_.reserve(count_ * (3 + rule_.state_count));
     for (size_t i = 0; i < count_; ++i) tensor(i);
@@ -159,7 +165,7 @@ class Unpacker {
     c.maximize = a_.maximize;
     c.decay = DecayMode(integer("decay", a_.decay, 0, 5));
     c.cautious = Cautious(integer("cautious", a_.cautious, 0, 2));
-    c.residual = ResidualKind(integer("residual", a_.residual, 0, 2));
+    c.residual = ResidualKind(integer("residual", a_.residual, 0, 3));
     c.rounding = Rounding(integer("rounding", a_.rounding, 0, 1));
     if (c.decay == DecayMode::kNone) {
       for (const double decay : a_.weight_decay) {
@@ -183,6 +189,77 @@ class Unpacker {
     for (size_t i = 0; i < a_.shards.size(); ++i) {
       if (a_.shards[i] < 0) refuse(op, "shards[", i, "] is ", a_.shards[i], ", expected a number >= 0");
     }
+  }
+
+  // Three numbers per state: the code map, elements per block, and how codes are rounded. Scales come in one list, those of the
+  // first quantised state before those of the next.
+  void state_formats() {
+    const char* op = check_.op();
+    if (a_.state_formats.empty()) return check_.length("scales", a_.scales.size(), 0, "state_formats names no quantised state");
+    check_.length("state_formats", a_.state_formats.size(), size_t(3 * rule_.state_count), "none, or three per state");
+    size_t quantised = 0;
+    for (int k = 0; k < rule_.state_count; ++k) {
+      const int64_t map = a_.state_formats[3 * k], block = a_.state_formats[3 * k + 1], rounding = a_.state_formats[3 * k + 2];
+      check_.range("state_formats", 3 * k, double(map), 0, formats::kCodeMaps - 1, false);
+      if (map == 0) continue;
+      if (!has_state(k)) {
+        refuse(op, "state_formats[", 3 * k, "] is ", map, ", expected 0: ", rule_.states[k].name, " is not given");
+      }
+      if (!is_block_size(block)) {
+        refuse(op, "state_formats[", 3 * k + 1, "] is ", block, ", expected a block of 64, 128 or 256 elements");
+      }
+      check_.range("state_formats", 3 * k + 2, double(rounding), 0, 1, false);
+      StateFormat& format = call_.common.state_formats[k];
+      format.map = CodeMap(map);
+      format.block = int(block);
+      format.stochastic = rounding == 1;
+      first_scale_[k] = quantised;
+      quantised += count_;
+    }
+    check_.length("scales", a_.scales.size(), quantised, "one per param and quantised state");
+    for (int k = 0; k < rule_.state_count; ++k) set_scale_dtype(k);
+  }
+
+  // All scales of a state have one dtype: that of the first that is not empty.
+  void set_scale_dtype(int k) {
+    StateFormat& format = call_.common.state_formats[k];
+    if (format.map == CodeMap::kNone) return;
+    for (size_t i = first_scale_[k]; i < first_scale_[k] + count_; ++i) {
+      const TensorInfo info = describe(a_.scales[i]);
+      if (info.numel == 0) continue;
+      format.scale_dtype = check_.dtype("scales", int64_t(i), info, false);
+      return;
+    }
+  }
+
+  void quantised_state(int k, size_t i, const TensorInfo& codes, const TensorInfo& param, TensorArgs& t) {
+    const auto index = int64_t(i), place = int64_t(first_scale_[k] + i);
+    const char* argument = rule_.states[k].name;
+    const StateFormat& format = call_.common.state_formats[k];
+    if (format.map == CodeMap::kNone) {
+      refuse(check_.op(), argument, "[", i, "] has dtype uint8, expected a floating point dtype: state_formats names no format",
+             " for this state");
+    }
+    if (t.param_dtype == DType::kFloat64) {
+      refuse(check_.op(), argument, "[", i, "] has dtype uint8, expected float64: params[", i, "] is float64, whose states are ",
+             "not quantised");
+    }
+    t.states[k] = check_.bytes(argument, index, codes, formats::code_bytes(format.map, param.numel));
+    t.state_dtypes[k] = DType::kCodes;
+    const int64_t blocks = block_count(format, param.numel);
+    t.scales[k] = check_.vector("scales", place, describe(a_.scales[size_t(place)]), format.scale_dtype, blocks);
+    overlap_.add(t.states[k], codes.numel, argument, index, true);
+    overlap_.add(t.scales[k], blocks * item_size(format.scale_dtype), "scales", place, true);
+  }
+
+  // Where the formats of a call do not apply to one of its states, its scales are an empty tensor.
+  void no_scales(int k, size_t i) const {
+    if (call_.common.state_formats[k].map == CodeMap::kNone) return;
+    const size_t place = first_scale_[k] + i;
+    const TensorInfo info = describe(a_.scales[place]);
+    if (info.numel == 0) return;
+    refuse(check_.op(), "scales[", place, "] has shape ", shape_text(info), ", expected an empty tensor: ",
+           rule_.states[k].name, "[", i, "] is not quantised");
   }
 
   TensorInfo like_param(const char* argument, size_t i, AtenTensorHandle handle, const TensorInfo& param) const {
@@ -216,8 +293,13 @@ class Unpacker {
     for (int k = 0; k < rule_.state_count; ++k) {
       if (!has_state(k)) continue;
       const char* argument = rule_.states[k].name;
+      if (const TensorInfo codes = describe(a_.states[k][i]); codes.dtype == kUint8) {
+        quantised_state(k, i, codes, param, t);
+        continue;
+      }
       const TensorInfo state = like_param(argument, i, a_.states[k][i], param);
       t.state_dtypes[k] = check_.dtype(argument, index, state, wide);
+      no_scales(k, i);
       t.states[k] = state.data;
       overlap_.add(state.data, state.numel * item_size(t.state_dtypes[k]), argument, index, true);
     }
@@ -248,6 +330,7 @@ class Unpacker {
     TensorInfo info = describe(a_.residuals[i]);
     if (info.numel == 0) return;
     info = like_param("residuals", i, a_.residuals[i], param);
+    if (call_.common.residual == ResidualKind::kLowBits) return low_bits(i, info, t);
     if (item_size(t.param_dtype) != 2) {
       refuse(check_.op(), "residuals[", i, "] is given for a param of dtype ", dtype_name(param),
              ", expected an empty tensor (only bfloat16 and float16 params have a residual)");
@@ -259,6 +342,19 @@ class Unpacker {
     }
     t.residual = info.data;
     overlap_.add(info.data, info.numel * item_size(t.residual_dtype), "residuals", index, true);
+  }
+
+  void low_bits(size_t i, const TensorInfo& info, TensorArgs& t) {
+    if (t.param_dtype != DType::kBFloat16) {
+      refuse(check_.op(), "residuals[", i, "] is given for a param of dtype ", name(t.param_dtype),
+             ", expected an empty tensor (only bfloat16 params are extended by eight bits)");
+    }
+    if (info.dtype != aoti_torch_dtype_int8()) {
+      refuse(check_.op(), "residuals[", i, "] has dtype ", dtype_name(info), ", expected int8");
+    }
+    t.residual_dtype = DType::kLowBits;
+    t.residual = info.data;
+    overlap_.add(info.data, info.numel, "residuals", int64_t(i), true);
   }
 
   void ema(size_t i, const TensorInfo& param, bool wide, TensorArgs& t) {
@@ -298,6 +394,7 @@ class Unpacker {
   Checker check_;
   size_t count_;
   int reductions_ = 0;
+  size_t first_scale_[kMaxStates] = {};  // of each quantised state
   StepCall call_;
   OverlapCheck overlap_;
 };

@@ -37,6 +37,29 @@ struct BFloat16 {
     const uint32_t rounded = (u + (random & 0xffffu)) >> 16;
     return finite ? uint16_t(rounded) : store(value);
   }
+
+  // A bfloat16 and the eight bits below it make a float of 24 bits: the first 24 of a float32 are 256 high + low, where high is
+  // the nearest bfloat16 (halves away from zero) and low its signed distance.
+  struct Split {
+    uint16_t high;
+    int8_t low;
+  };
+
+  MOMENTUM_HD static float join(uint16_t high, int8_t low) {
+    return bit_cast<float>((uint32_t(high) << 16) + (uint32_t(int32_t(low)) << 8));
+  }
+
+  // `addend` decides the rounding to 24 bits: see the two below.
+  MOMENTUM_HD static Split split(float value, uint32_t addend) {
+    const uint32_t u = bit_cast<uint32_t>(value);
+    const bool finite = (u & 0x7f800000u) != 0x7f800000u;
+    const uint32_t first = (u + addend) >> 8;
+    const uint32_t high = (first + 0x80u) >> 8;
+    const uint32_t low = first - (high << 8);
+    return {finite ? uint16_t(high) : store(value), finite ? int8_t(low) : int8_t(0)};
+  }
+  MOMENTUM_HD static uint32_t nearest_addend(float value) { return 0x7fu + ((bit_cast<uint32_t>(value) >> 8) & 1u); }
+  MOMENTUM_HD static uint32_t stochastic_addend(uint32_t random) { return random & 0xffu; }
 };
 
 }  // namespace momentum::formats

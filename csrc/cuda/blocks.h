@@ -1,0 +1,184 @@
+// Quantised states on the GPU: codes of groups of four elements, and the scales of blocks that a warp holds whole.
+//
+// The constants of a code map travel in the kernel's parameters, so that one piece of code serves all dynamic maps: compiled
+// once for each map the conversions would be most of the kernel.
+#pragma once
+
+#include <cstdint>
+
+#include "core/formats/blocks.h"
+#include "cuda/ptx.h"
+#include "cuda/simt.h"
+
+namespace momentum::cuda {
+
+// Elements a thread converts at a time, and groups of them a thread holds: a warp holds 256 consecutive elements.
+inline constexpr int kBlockGroup = 4;
+inline constexpr int kBlockGroups = 2;
+inline constexpr int kThresholds = 9;
+
+// A state's format with the constants of its map; plain data.
+struct BlockCodec {
+  StateFormat format;
+  int block_shift;  // log2 of the block
+  bool dynamic;
+  // Dynamic maps: see formats::dynamic. Thresholds beyond the last are never exceeded.
+  int first, top, zero;
+  int skipped;  // negative magnitudes that have no code
+  float unit, line, second_half;
+  float thresholds[kThresholds];
+};
+
+inline BlockCodec make_codec(const StateFormat& format) {
+  namespace dynamic = formats::dynamic;
+  BlockCodec c{};
+  c.format = format;
+  while ((1 << c.block_shift) < format.block) ++c.block_shift;
+  c.dynamic = formats::is_dynamic(format.map);
+  if (!c.dynamic) return c;
+  c.top = dynamic::top(format.map);
+  c.first = formats::is_unsigned(format.map) ? 1 : 0;
+  c.zero = formats::is_unsigned(format.map) ? -1 : dynamic::zero(format.map);
+  c.skipped = format.map == formats::CodeMap::kDynamic4MinusOne ? 1 : 0;
+  c.unit = dynamic::unit(c.top);
+  c.line = dynamic::line_factor(0, c.top);
+  c.second_half = 0.5f * dynamic::value(2, c.top);
+  for (int i = 0; i < kThresholds; ++i) {
+    const int e = c.first + i;
+    c.thresholds[i] = e <= c.top + 1 ? dynamic::threshold(e, c.top, i == 0) : 4.0f;
+  }
+  return c;
+}
+
+__device__ __forceinline__ float decode_magnitude(const BlockCodec& c, int magnitude) {
+  const int e = 31 - __clz(magnitude);
+  const float five = ((e & 1) != 0 ? 5.0f : 1.0f) * ((e & 2) != 0 ? 25.0f : 1.0f) * ((e & 4) != 0 ? 625.0f : 1.0f);
+  return e > c.top ? 1.0f : float(18 * magnitude + 9 - (16 << e)) * (five * c.unit);
+}
+
+__device__ __forceinline__ float decode_code(const BlockCodec& c, uint32_t code) {
+  if (!c.dynamic) return formats::decode(c.format.map, code);
+  const int steps = int(code) - c.zero;  // of unsigned maps the magnitude itself, 1 for zero
+  const int magnitude = (steps < 0 ? -steps : steps) + (steps < 0 ? c.skipped : 0);
+  const float v = magnitude == c.first ? 0.0f : decode_magnitude(c, magnitude);
+  return steps < 0 ? -v : v;
+}
+
+__device__ __forceinline__ uint32_t nearest_code(const BlockCodec& c, float x) {
+  if (!c.dynamic) return formats::nearest_code(c.format.map, x);
+  const float a = fabsf(x);
+  int above = 0;
+#pragma unroll
+  for (int i = 0; i < kThresholds; ++i) above += a > c.thresholds[i] ? 1 : 0;
+  const int e = c.first + above - 1;
+  const float fifth = ((e & 1) != 0 ? 0.2f : 1.0f) * ((e & 2) != 0 ? 0.04f : 1.0f) * ((e & 4) != 0 ? 0.0016f : 1.0f);
+  const int low = 1 << (e & 31);
+  int magnitude = int(fifth * c.line * a + float(low) * (16.0f / 18.0f));
+  magnitude = max(low, min(magnitude, 2 * low - 1));
+  magnitude = e > c.top ? low : above == 0 ? c.first : magnitude;
+  if (!(x < 0.0f)) return uint32_t(c.zero + magnitude);
+  if (c.skipped != 0) magnitude = a <= c.second_half ? 1 : max(magnitude, 2);
+  return uint32_t(max(0, c.zero + c.skipped - magnitude));
+}
+
+__device__ __forceinline__ uint32_t stochastic_code(const BlockCodec& c, float x, uint32_t random) {
+  const uint32_t near = nearest_code(c, x);
+  const float at = decode_code(c, near);
+  const uint32_t next = formats::neighbour(c.format.map, near, x > at);
+  return formats::choose_code(x, near, at, next, decode_code(c, next), random);
+}
+
+// Codes of elements i .. i + 4, the first in the lowest bits; those beyond the end read as 0. i is a multiple of 4.
+__device__ __forceinline__ uint32_t load_codes(const BlockCodec& c, const void* base, bool aligned, int64_t i, int64_t numel) {
+  ptx::assume_global(base);
+  const auto* bytes = static_cast<const uint8_t*>(base);
+  const bool whole = aligned && i + kBlockGroup <= numel;
+  if (formats::code_bits(c.format.map) == 8) {
+    if (whole) return *reinterpret_cast<const uint32_t*>(bytes + i);
+    uint32_t raw = 0;
+#pragma unroll
+    for (int v = 0; v < kBlockGroup; ++v) raw |= i + v < numel ? uint32_t(bytes[i + v]) << (8 * v) : 0u;
+    return raw;
+  }
+  if (whole) return *reinterpret_cast<const uint16_t*>(bytes + i / 2);
+  uint32_t raw = i < numel ? bytes[i / 2] : 0u;
+  if (i + 2 < numel) raw |= uint32_t(bytes[i / 2 + 1]) << 8;
+  return raw;
+}
+
+__device__ __forceinline__ void store_codes(const BlockCodec& c, void* base, bool aligned, int64_t i, int64_t numel,
+                                            uint32_t raw) {
+  ptx::assume_global(base);
+  auto* bytes = static_cast<uint8_t*>(base);
+  const bool whole = aligned && i + kBlockGroup <= numel;
+  if (formats::code_bits(c.format.map) == 8) {
+    if (whole) {
+      *reinterpret_cast<uint32_t*>(bytes + i) = raw;
+      return;
+    }
+#pragma unroll
+    for (int v = 0; v < kBlockGroup; ++v) {
+      if (i + v < numel) bytes[i + v] = uint8_t(raw >> (8 * v));
+    }
+    return;
+  }
+  if (whole) {
+    *reinterpret_cast<uint16_t*>(bytes + i / 2) = uint16_t(raw);
+    return;
+  }
+  if (i < numel) bytes[i / 2] = uint8_t(raw);
+  if (i + 2 < numel) bytes[i / 2 + 1] = uint8_t(raw >> 8);
+}
+
+__device__ __forceinline__ void decode_codes(const BlockCodec& c, uint32_t raw, float scale, float* values) {
+  const int bits = formats::code_bits(c.format.map);
+#pragma unroll
+  for (int v = 0; v < kBlockGroup; ++v) {
+    values[v] = decode_code(c, (raw >> (bits * v)) & ((1u << bits) - 1u)) * scale;
+  }
+}
+
+// The codes of four numbers; those from `count` on, beyond the end of the tensor, become 0.
+template <bool kStochastic>
+__device__ __forceinline__ uint32_t encode_codes(const BlockCodec& c, const formats::BlockScale& scale, const float* values,
+                                                 const uint32_t* random, int count) {
+  const int bits = formats::code_bits(c.format.map);
+  uint32_t raw = 0;
+#pragma unroll
+  for (int v = 0; v < kBlockGroup; ++v) {
+    const float x = formats::normalise(scale, values[v]);
+    const uint32_t code = kStochastic ? stochastic_code(c, x, random[v]) : nearest_code(c, x);
+    raw |= v < count ? code << (bits * v) : 0u;
+  }
+  return raw;
+}
+
+// The largest magnitude, as bits, over the lanes that share a block of at most 128 elements.
+__device__ __forceinline__ uint32_t lanes_absmax(int block_shift, uint32_t bits) {
+#pragma unroll
+  for (int offset = 1; offset < 32; offset <<= 1) {
+    const uint32_t other = __shfl_xor_sync(0xffffffffu, bits, offset);
+    if (offset < 16 || block_shift > 6) bits = max(bits, other);
+  }
+  return bits;
+}
+
+// Elements i .. i + 4 of a state, wherever they begin: what reductions read.
+template <int V>
+__device__ __forceinline__ void decode_anywhere(const BlockCodec& c, const void* base, const void* scales, int64_t i,
+                                                int64_t end, float* values) {
+  ptx::assume_global(base);
+  ptx::assume_global(scales);
+  const auto* bytes = static_cast<const uint8_t*>(base);
+  const int bits = formats::code_bits(c.format.map);
+#pragma unroll
+  for (int v = 0; v < V; ++v) {
+    values[v] = 0.0f;
+    const int64_t element = i + v;
+    if (element >= end) continue;
+    const uint32_t code = bits == 8 ? bytes[element] : (uint32_t(bytes[element / 2]) >> (element % 2 * 4)) & 15u;
+    values[v] = decode_code(c, code) * formats::load_scale(scales, c.format.scale_dtype, element >> c.block_shift);
+  }
+}
+
+}  // namespace momentum::cuda

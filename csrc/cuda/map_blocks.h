@@ -1,0 +1,157 @@
+// The map on the GPU where states are quantised in blocks.
+//
+// A warp holds 256 consecutive elements, in two groups of four per thread: every block is whole within it, so its absmax is a
+// reduction over the lanes between the rule and the store. The parameter is stepped with the new moments as they are; only what
+// is kept of them is rounded. States of other tensors in the list may be plain.
+#pragma once
+
+#include "core/prepare.h"
+#include "cuda/access.h"
+#include "cuda/blocks.h"
+#include "cuda/param.h"
+#include "cuda/table.h"
+
+namespace momentum::cuda {
+
+// Stores state k of the two groups of a thread, which begin at elements `first` and `first` + 128.
+template <class Entry>
+__device__ __forceinline__ void store_blocks(const BlockCodec& codec, const Entry& e, int k, uint32_t step, int64_t first,
+                                             const float values[kBlockGroups][kBlockGroup]) {
+  uint32_t absmax[kBlockGroups];
+#pragma unroll
+  for (int j = 0; j < kBlockGroups; ++j) {
+    const int64_t i = first + j * 32 * kBlockGroup;
+    uint32_t largest = 0;
+#pragma unroll
+    for (int v = 0; v < kBlockGroup; ++v) {
+      const uint32_t bits = bit_cast<uint32_t>(values[j][v]) & 0x7fffffffu;
+      largest = i + v < e.numel ? max(largest, bits) : largest;
+    }
+    absmax[j] = lanes_absmax(codec.block_shift, largest);
+  }
+  if (codec.block_shift == 8) absmax[0] = absmax[1] = max(absmax[0], absmax[1]);
+#pragma unroll
+  for (int j = 0; j < kBlockGroups; ++j) {
+    const int64_t i = first + j * 32 * kBlockGroup;
+    if (i >= e.numel) continue;
+    const formats::BlockScale scale = formats::make_scale(absmax[j], codec.format.scale_dtype);
+    if ((i & (codec.format.block - 1)) == 0) {
+      ptx::assume_global(e.scales[k]);
+      formats::store_scale(e.scales[k], codec.format.scale_dtype, i >> codec.block_shift, scale.scale);
+    }
+    const int count = e.numel - i < kBlockGroup ? int(e.numel - i) : kBlockGroup;
+    uint32_t raw;
+    if (codec.format.stochastic) {
+      uint32_t random[kBlockGroup];
+      random_group<kBlockGroup>(e, state_seed(e.seed, k), step, i, random);
+      raw = encode_codes<true>(codec, scale, values[j], random, count);
+    } else {
+      raw = encode_codes<false>(codec, scale, values[j], nullptr, count);
+    }
+    store_codes(codec, e.states[k], stream_aligned(e.aligned, kFirstState + k), i, e.numel, raw);
+  }
+}
+
+template <class Rule>
+__device__ __forceinline__ void map_chunk_blocks(const Params<Rule, float, MapEntry<Rule, MapKind::kBlocks>>& params,
+                                                 const MapEntry<Rule, MapKind::kBlocks>& e,
+                                                 const Prepared<Rule, float>& prepared, int64_t begin) {
+  constexpr int kStored = MapEntry<Rule, MapKind::kBlocks>::kStored;
+  constexpr int kGroups = kBlockGroups, V = kBlockGroup;
+  constexpr int kTile = kThreads * kGroups * V;
+  const CommonArgs& common = params.header.common;
+  const bool is_fresh = fresh<Rule, float>(prepared.scalars);
+  const uint32_t step = uint32_t(prepared.context.step);
+  const int64_t numel = e.numel;
+  const auto dtype = [&](int stream) { return stream_dtype(e.dtypes, stream); };
+  const auto aligned = [&](int stream) { return stream_aligned(e.aligned, stream); };
+  const auto is_stored = [&](int k) { return k < required_state_count<Rule>() || e.states[k] != nullptr; };
+  const auto is_quantised = [&](int k) { return dtype(kFirstState + k) == DType::kCodes; };
+
+  for (int tile = 0; tile < kChunk && begin + tile < numel; tile += kTile) {
+    Raw param[kGroups], grad[kGroups], state[kStored > 0 ? kStored : 1][kGroups], residual[kGroups], ema[kGroups];
+    float scale[kStored > 0 ? kStored : 1][kGroups];
+    const int64_t first = begin + tile + int64_t(threadIdx.x / 32) * (32 * kGroups * V) + int64_t(threadIdx.x % 32) * V;
+#pragma unroll
+    for (int j = 0; j < kGroups; ++j) {
+      const int64_t i = first + j * 32 * V;
+      param[j] = load_group<V>(e.param, dtype(kParamStream), aligned(kParamStream), i, numel);
+      grad[j] = load_group<V>(e.grad, dtype(kGradStream), aligned(kGradStream), i, numel);
+#pragma unroll
+      for (int k = 0; k < kStored; ++k) {
+        state[k][j] = {{0, 0, 0, 0}};
+        scale[k][j] = 0.0f;
+        if (!is_stored(k) || is_fresh) continue;
+        if (is_quantised(k)) {
+          const BlockCodec& codec = params.header.codecs[k];
+          state[k][j].word[0] = load_codes(codec, e.states[k], aligned(kFirstState + k), i, numel);
+          ptx::assume_global(e.scales[k]);
+          if (i < numel) scale[k][j] = formats::load_scale(e.scales[k], codec.format.scale_dtype, i >> codec.block_shift);
+        } else {
+          state[k][j] = load_group<V>(e.states[k], dtype(kFirstState + k), aligned(kFirstState + k), i, numel);
+        }
+      }
+      residual[j] = ema[j] = {{0, 0, 0, 0}};
+      if (e.residual != nullptr) {
+        residual[j] = load_residual<V>(common.residual, e.residual, dtype(kResidualStream), aligned(kResidualStream), i, numel);
+      }
+      if (e.ema != nullptr) ema[j] = load_group<V>(e.ema, dtype(kEmaStream), aligned(kEmaStream), i, numel);
+    }
+    float x[kGroups][V][kMaxStates];
+#pragma unroll
+    for (int j = 0; j < kGroups; ++j) {
+      const int64_t i = first + j * 32 * V;
+      float p[V], g[V], total[V];
+      decode_group<float, V>(dtype(kParamStream), param[j], p);
+      decode_group<float, V>(dtype(kGradStream), grad[j], g);
+#pragma unroll
+      for (int k = 0; k < kMaxStates; ++k) {
+        float values[V];
+#pragma unroll
+        for (int v = 0; v < V; ++v) values[v] = 0.0f;
+        if (k < kStored && !is_fresh) {
+          if (is_quantised(k)) {
+            decode_codes(params.header.codecs[k], state[k][j].word[0], scale[k][j], values);
+          } else {
+            decode_group<float, V>(dtype(kFirstState + k), state[k][j], values);
+          }
+        }
+#pragma unroll
+        for (int v = 0; v < V; ++v) x[j][v][k] = values[v];
+      }
+      if (e.residual != nullptr) apply_residual<float, V>(common.residual, dtype(kResidualStream), param[j], residual[j], p);
+      if constexpr (uses_segments<Rule>()) {
+        load_totals<float, V>(e, common.totals, params.header.axis, i, numel, total);
+      } else {
+#pragma unroll
+        for (int v = 0; v < V; ++v) total[v] = 0.0f;
+      }
+#pragma unroll
+      for (int v = 0; v < V; ++v) {
+        step_element<Rule, float>(prepared.frame, prepared.scalars, g[v], p[v], x[j][v], total[v]);
+      }
+      store_param<float, V>(common, e, step, prepared.frame.ema_weight, i, p, ema[j]);
+    }
+#pragma unroll
+    for (int k = 0; k < kStored; ++k) {
+      if (!is_stored(k)) continue;
+      float values[kGroups][V];
+#pragma unroll
+      for (int j = 0; j < kGroups; ++j) {
+#pragma unroll
+        for (int v = 0; v < V; ++v) values[j][v] = x[j][v][k];
+      }
+      if (is_quantised(k)) {
+        store_blocks(params.header.codecs[k], e, k, step, first, values);
+        continue;
+      }
+#pragma unroll
+      for (int j = 0; j < kGroups; ++j) {
+        store_group<V>(e.states[k], dtype(kFirstState + k), aligned(kFirstState + k), first + j * 32 * V, numel,
+                       encode_group<float, V>(dtype(kFirstState + k), values[j]));
+      }
+    }
+  }
+}
+
+}  // namespace momentum::cuda
