@@ -134,7 +134,7 @@ def _contenders(work: Work, shapes: Shapes, device: torch.device) -> list[Conten
         moved = of.bytes_per_element(size, size, state) * count
         return Contender(name, lambda inputs: make(inputs).step, moved, int(of.states * state * count) + temporaries)
 
-    ours = momentum_optimizer(algorithm.name, state_dtype=state_dtype, **algorithm.arguments)
+    ours = momentum_optimizer(algorithm.name, state_format=state_dtype, **algorithm.arguments)
     found = [contender("momentum", ours, state=state_dtype.itemsize)]
     if algorithm.name in ("AdamW", "SGD"):
         temporaries = {"torch foreach": 2 * count * size, "torch for-loop": 2 * largest * size}

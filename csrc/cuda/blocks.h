@@ -163,6 +163,40 @@ __device__ __forceinline__ uint32_t lanes_absmax(int block_shift, uint32_t bits)
   return bits;
 }
 
+// Stores the two groups of a thread, which begin at elements `first` and `first` + 128 of a state of `numel`: their codes, and
+// the scales of their blocks. All lanes of the warp take part.
+__device__ __forceinline__ void encode_groups(const BlockCodec& codec, void* codes, void* scales, bool aligned, int64_t first,
+                                              int64_t numel, const float values[kBlockGroups][kBlockGroup],
+                                              const uint32_t random[kBlockGroups][kBlockGroup]) {
+  uint32_t absmax[kBlockGroups];
+#pragma unroll
+  for (int j = 0; j < kBlockGroups; ++j) {
+    const int64_t i = first + j * 32 * kBlockGroup;
+    uint32_t largest = 0;
+#pragma unroll
+    for (int v = 0; v < kBlockGroup; ++v) {
+      const uint32_t bits = bit_cast<uint32_t>(values[j][v]) & 0x7fffffffu;
+      largest = i + v < numel ? max(largest, bits) : largest;
+    }
+    absmax[j] = lanes_absmax(codec.block_shift, largest);
+  }
+  if (codec.block_shift == 8) absmax[0] = absmax[1] = max(absmax[0], absmax[1]);
+#pragma unroll
+  for (int j = 0; j < kBlockGroups; ++j) {
+    const int64_t i = first + j * 32 * kBlockGroup;
+    if (i >= numel) continue;
+    const formats::BlockScale scale = formats::make_scale(absmax[j], codec.format.scale_dtype);
+    if ((i & (codec.format.block - 1)) == 0) {
+      ptx::assume_global(scales);
+      formats::store_scale(scales, codec.format.scale_dtype, i >> codec.block_shift, scale.scale);
+    }
+    const int count = numel - i < kBlockGroup ? int(numel - i) : kBlockGroup;
+    const uint32_t raw = codec.format.stochastic ? encode_codes<true>(codec, scale, values[j], random[j], count)
+                                                 : encode_codes<false>(codec, scale, values[j], nullptr, count);
+    store_codes(codec, codes, aligned, i, numel, raw);
+  }
+}
+
 // Elements i .. i + 4 of a state, wherever they begin: what reductions read.
 template <int V>
 __device__ __forceinline__ void decode_anywhere(const BlockCodec& c, const void* base, const void* scales, int64_t i,

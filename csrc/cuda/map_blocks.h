@@ -17,39 +17,14 @@ namespace momentum::cuda {
 template <class Entry>
 __device__ __forceinline__ void store_blocks(const BlockCodec& codec, const Entry& e, int k, uint32_t step, int64_t first,
                                              const float values[kBlockGroups][kBlockGroup]) {
-  uint32_t absmax[kBlockGroups];
+  uint32_t random[kBlockGroups][kBlockGroup] = {};
+  if (codec.format.stochastic) {
 #pragma unroll
-  for (int j = 0; j < kBlockGroups; ++j) {
-    const int64_t i = first + j * 32 * kBlockGroup;
-    uint32_t largest = 0;
-#pragma unroll
-    for (int v = 0; v < kBlockGroup; ++v) {
-      const uint32_t bits = bit_cast<uint32_t>(values[j][v]) & 0x7fffffffu;
-      largest = i + v < e.numel ? max(largest, bits) : largest;
+    for (int j = 0; j < kBlockGroups; ++j) {
+      random_group<kBlockGroup>(e, state_seed(e.seed, k), step, first + j * 32 * kBlockGroup, random[j]);
     }
-    absmax[j] = lanes_absmax(codec.block_shift, largest);
   }
-  if (codec.block_shift == 8) absmax[0] = absmax[1] = max(absmax[0], absmax[1]);
-#pragma unroll
-  for (int j = 0; j < kBlockGroups; ++j) {
-    const int64_t i = first + j * 32 * kBlockGroup;
-    if (i >= e.numel) continue;
-    const formats::BlockScale scale = formats::make_scale(absmax[j], codec.format.scale_dtype);
-    if ((i & (codec.format.block - 1)) == 0) {
-      ptx::assume_global(e.scales[k]);
-      formats::store_scale(e.scales[k], codec.format.scale_dtype, i >> codec.block_shift, scale.scale);
-    }
-    const int count = e.numel - i < kBlockGroup ? int(e.numel - i) : kBlockGroup;
-    uint32_t raw;
-    if (codec.format.stochastic) {
-      uint32_t random[kBlockGroup];
-      random_group<kBlockGroup>(e, state_seed(e.seed, k), step, i, random);
-      raw = encode_codes<true>(codec, scale, values[j], random, count);
-    } else {
-      raw = encode_codes<false>(codec, scale, values[j], nullptr, count);
-    }
-    store_codes(codec, e.states[k], stream_aligned(e.aligned, kFirstState + k), i, e.numel, raw);
-  }
+  encode_groups(codec, e.states[k], e.scales[k], stream_aligned(e.aligned, kFirstState + k), first, e.numel, values, random);
 }
 
 template <class Rule>

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "core/call.h"
+#include "core/conversion.h"
 
 namespace momentum::ops::backend {
 
@@ -30,6 +31,8 @@ inline constexpr bool kOnCpu = true;
 // Runs a checked call on the device of its tensors. Defined in cpu/run.h and device/run.h.
 template <class Rule>
 void run(const char* op, const StepCall& call, int32_t device_index);
+
+void run_conversion(const char* op, const Conversion& conversion, int32_t device_index);
 
 // Words of Philox for elements offset .. offset + count.
 void run_philox(uint64_t seed, uint32_t step, int64_t offset, uint32_t* out, int64_t count, int32_t device_index);

@@ -1,7 +1,8 @@
 """Hand-written CUDA and C++ kernels for momentum-based optimization.
 
-Importing the package registers its ops as ``torch.ops.momentum.*``. The optimizers are in :mod:`momentum.optim`; the same
-steps on NumPy and CuPy arrays, without torch, in :mod:`momentum.array`.
+Importing the package registers its ops as ``torch.ops.momentum.*``. The optimizers are in :mod:`momentum.optim`;
+quantisation of states in :mod:`momentum.quant`; the same steps on NumPy and CuPy arrays, without torch, in
+:mod:`momentum.array`.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ from momentum._build_info import BuildInfo, build_info
 from momentum._loader import load
 
 if TYPE_CHECKING:
-    from momentum import array, optim, reference
+    from momentum import array, optim, quant, reference
 
-__all__ = ["BuildInfo", "__version__", "array", "build_info", "optim", "reference"]
+__all__ = ["BuildInfo", "__version__", "array", "build_info", "optim", "quant", "reference"]
 
 load()
 
 
 def __getattr__(name: str) -> ModuleType:
     """Import a public submodule when it is first asked for."""
-    if name in ("array", "optim", "reference"):
+    if name in ("array", "optim", "quant", "reference"):
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

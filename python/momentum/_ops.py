@@ -31,9 +31,14 @@ def namespace(name: str) -> Iterator[None]:
 
 
 @functools.cache
-def _op(name: str, rule: str) -> Callable[..., None]:
-    op: Callable[..., None] = getattr(getattr(torch.ops, name), f"{rule}_").default
+def _op(namespace_name: str, name: str) -> Callable[..., None]:
+    op: Callable[..., None] = getattr(getattr(torch.ops, namespace_name), name).default
     return op
+
+
+def call(name: str, *arguments: Any, **options: Any) -> None:
+    """Call an op that is no step by its name."""
+    _op(_namespace, name)(*arguments, **options)
 
 
 def step_(
@@ -42,6 +47,7 @@ def step_(
     grads: Sequence[Tensor],
     states: Sequence[Sequence[Tensor]],
     *,
+    scales: Sequence[Tensor] = (),
     residuals: Sequence[Tensor] = (),
     ema_params: Sequence[Tensor] = (),
     scalars: Sequence[Tensor] = (),
@@ -55,7 +61,7 @@ def step_(
     ----------
     rule
         Name of the op without the trailing underscore, such as ``"adam"``.
-    params, grads, residuals, ema_params, scalars, steps, totals
+    params, grads, scales, residuals, ema_params, scalars, steps, totals
         As in the op's schema.
     states
         The rule's states in the order of the schema; an optional one may be empty.
@@ -67,10 +73,10 @@ def step_(
     RuntimeError
         In grad mode, when a tensor that would be written requires grad; and whatever the op refuses. Nothing is written.
     """
-    written = [*params, *chain.from_iterable(states), *residuals, *ema_params, *scalars, steps]
+    written = [*params, *chain.from_iterable(states), *scales, *residuals, *ema_params, *scalars, steps]
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in written):
         raise RuntimeError(
             f"momentum::{rule}_ writes in place, and a tensor it would write requires grad: call it under torch.no_grad()"
         )
-    _op(_namespace, rule)(params, grads, *states, residuals, ema_params, scalars, steps, totals, **options)
+    _op(_namespace, f"{rule}_")(params, grads, *states, scales, residuals, ema_params, scalars, steps, totals, **options)
     increment_version(written)

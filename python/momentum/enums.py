@@ -43,9 +43,35 @@ class Residual(IntEnum):
     MASTER = 2
     """The parameter itself in float32."""
 
+    LOW_BITS = 3
+    """The eight bits below a bfloat16 parameter, as int8: together a float of 24 bits."""
+
+
+class CodeMap(IntEnum):
+    """What a code of 4 or 8 bits stands for: a number in [-1, 1], to be multiplied by the scale of its block."""
+
+    NONE = 0
+    """Nothing: the state is not quantised."""
+    DYNAMIC4 = 1
+    """Signed dynamic exponent, 4 bits: 0, 1 and seven magnitudes of either sign; -1 is clipped to -0.8875."""
+    DYNAMIC4_MINUS_ONE = 2
+    """The same with -1 in place of -0.0055."""
+    UNSIGNED_DYNAMIC4 = 3
+    """Dynamic exponent for magnitudes, 4 bits, with zero."""
+    LINEAR4 = 4
+    """(code + 1) / 16: magnitudes without zero, so that the inverse root of a second moment stays bounded."""
+    DYNAMIC8 = 5
+    """Signed dynamic exponent, 8 bits: seven decades."""
+    UNSIGNED_DYNAMIC8 = 6
+    """Dynamic exponent for magnitudes, 8 bits: seven decades."""
+    LINEAR8 = 7
+    """Symmetric int8: code / 127."""
+    FLOAT8 = 8
+    """Float8 E4M3 divided by 448."""
+
 
 class Rounding(IntEnum):
-    """How a parameter of low precision is stored."""
+    """How a parameter of low precision, or a code, is stored."""
 
     NEAREST = 0
     """To the nearest value, ties to even."""

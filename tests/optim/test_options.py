@@ -94,7 +94,7 @@ def test_schedulers(scheduler, as_tensor):
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_state_dtypes(name):
-    _, optimizer = path(CASES[name].make, state_dtype=torch.bfloat16)
+    _, optimizer = path(CASES[name].make, state_format=torch.bfloat16)
     for param, state in optimizer.state.items():
         for key, value in state.items():
             if key not in ("step", "scalars"):
@@ -106,7 +106,7 @@ def test_state_dtypes(name):
 
 def test_state_dtype_by_name():
     _, optimizer = path(
-        optim.AdamW, dtype=torch.bfloat16, state_dtype={"exp_avg": torch.bfloat16, "ema": torch.bfloat16}, ema_decay=0.5
+        optim.AdamW, dtype=torch.bfloat16, state_format={"exp_avg": torch.bfloat16, "ema": torch.bfloat16}, ema_decay=0.5
     )
     for state in optimizer.state.values():
         dtypes = {name: value.dtype for name, value in state.items()}

@@ -174,7 +174,7 @@ def rescale_cautiously(optimizer):
 def keep_more(optimizer):
     for group in optimizer.param_groups:
         group["ema_decay"] = 0.9
-        group["state_dtype"] = torch.bfloat16
+        group["state_format"] = torch.bfloat16
 
 
 def toggle_requires_grad(optimizer):

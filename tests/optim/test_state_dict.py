@@ -33,7 +33,7 @@ def copy_params(params):
     return [nn.Parameter(p.detach().clone()) for p in params]
 
 
-OPTIONS = [{}, {"ema_decay": 0.9, "state_dtype": torch.bfloat16}, {"cautious": "rescaled", "rounding": "stochastic"}]
+OPTIONS = [{}, {"ema_decay": 0.9, "state_format": torch.bfloat16}, {"cautious": "rescaled", "rounding": "stochastic"}]
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=["plain", "ema", "cautious"])
@@ -138,7 +138,7 @@ def test_numbers_as_step_counts():
 def test_loaded_states_keep_their_dtype(dtype):
     """Not cast to the parameter's dtype, nor to the default, and not after the next step either."""
     params = make_params(torch.bfloat16)
-    optimizer = optim.AdamW(params, state_dtype={"exp_avg": dtype})
+    optimizer = optim.AdamW(params, state_format={"exp_avg": dtype})
     train(optimizer, params, 2, Gradients())
     twins = copy_params(params)
     other = optim.AdamW(twins)

@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "cuda/convert.h"
 #include "cuda/philox.h"
 #include "torch/device/run.h"
 #include "torch/error.h"
@@ -81,6 +82,11 @@ void check_status(const char* op, cudaError_t status) {
                          ? " (this build has no code for this GPU; momentum.build_info() lists the architectures it has)"
                          : "";
   refuse(op, "CUDA error ", cudaGetErrorName(status), ": ", cudaGetErrorString(status), hint);
+}
+
+void run_conversion(const char* op, const Conversion& conversion, int32_t device_index) {
+  const DeviceCall device(device_index);
+  check_status(op, cuda::run_conversion(conversion, device.context()));
 }
 
 void run_philox(uint64_t seed, uint32_t step, int64_t offset, uint32_t* out, int64_t count, int32_t device_index) {

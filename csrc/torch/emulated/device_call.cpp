@@ -3,6 +3,7 @@
 #include <memory>
 #include <vector>
 
+#include "cuda/convert.h"
 #include "cuda/philox.h"
 #include "torch/device/run.h"
 #include "torch/error.h"
@@ -31,6 +32,11 @@ DeviceCall::~DeviceCall() { delete scratch_; }
 
 void check_status(const char* op, cudaError_t status) {
   if (status != cudaSuccess) refuse(op, "emulated CUDA error ", cudaGetErrorName(status), ": ", cudaGetErrorString(status));
+}
+
+void run_conversion(const char* op, const Conversion& conversion, int32_t device_index) {
+  const DeviceCall device(device_index);
+  check_status(op, cuda::run_conversion(conversion, device.context()));
 }
 
 void run_philox(uint64_t seed, uint32_t step, int64_t offset, uint32_t* out, int64_t count, int32_t device_index) {

@@ -14,8 +14,17 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
 from momentum.optim import _checkpoint
+from momentum.optim._formats import quantised_formats
 from momentum.optim._launch import Settings
-from momentum.optim._options import COMMON_DEFAULTS, RESIDUALS, CommonOptions, Group, check_common, common_arguments
+from momentum.optim._options import (
+    COMMON_DEFAULTS,
+    RESIDUALS,
+    CommonOptions,
+    Group,
+    check_common,
+    common_arguments,
+    resolve_exceptions,
+)
 from momentum.optim._plan import Entry, Plan
 from momentum.optim._rule import Rule
 
@@ -61,6 +70,7 @@ class FusedOptimizer(Optimizer):
     """
 
     _rule: ClassVar[Rule]
+    _state_format: ClassVar[str | None] = None  # what option state_format is by default
     _step_supports_amp_scaling = True
 
     def __init__(self, params: ParamsT, defaults: dict[str, Any], options: CommonOptions) -> None:
@@ -69,7 +79,7 @@ class FusedOptimizer(Optimizer):
             raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {min(unknown)!r}")
         self._plans: dict[Tensor | None, Plan] = {}
         self._swapped = False
-        super().__init__(params, {**COMMON_DEFAULTS, **options, **defaults})
+        super().__init__(params, {**COMMON_DEFAULTS, "state_format": self._state_format, **options, **defaults})
 
     # What a subclass says about its rule.
 
@@ -104,6 +114,11 @@ class FusedOptimizer(Optimizer):
             self._check(self.defaults | param_group)
         super().add_param_group(param_group)
         group = self.param_groups[-1]
+        try:
+            resolve_exceptions(group)
+        except ValueError:
+            self.param_groups.pop()
+            raise
         if group["weight_decay_mode"] == "lr_decoupled" and group["max_lr"] is None:
             group["max_lr"] = float(group["lr"])
 
@@ -111,7 +126,8 @@ class FusedOptimizer(Optimizer):
         if isinstance(group.get("betas"), list):
             group["betas"] = tuple(group["betas"])  # a list could be edited without anyone noticing
         self._check_group(group)
-        check_common(group, self._rule_of(group).states)
+        rule = self._rule_of(group)
+        check_common(group, rule.states, rule.non_negative)
 
     def settings(self, group: Group) -> Settings:
         """Return what ``group`` asks of its op, after checking it."""
@@ -121,6 +137,7 @@ class FusedOptimizer(Optimizer):
         return Settings(
             rule=self._rule_of(group),
             states=self._kept_states(group),
+            formats=quantised_formats(group, self._rule_of(group)),
             lr=group["lr"],
             weight_decay=group["weight_decay"],
             arguments=common_arguments(group) | self._hypers(group),

@@ -13,15 +13,20 @@ import torch
 from torch import Tensor
 
 from momentum.enums import Residual
-from momentum.optim import _sharding
+from momentum.optim import _formats, _sharding
 from momentum.optim._launch import Settings
-from momentum.optim._options import STATE_DTYPES, Group
+from momentum.optim._options import FORMAT, SCALE, STATE_DTYPES, Group
+from momentum.optim._states import replace_state
+from momentum.quant.formats import StateFormat
 
 if TYPE_CHECKING:
     from momentum.optim._base import FusedOptimizer
 
 # torch's choice of implementation, which says nothing about the state.
 TORCH_FLAGS = ("foreach", "fused", "capturable", "differentiable")
+
+# How states are stored is the loading optimizer's to say: what was saved is converted.
+OWN_OPTIONS = ("state_format", "quantize_min_numel", "full_precision")
 
 
 class _Target(NamedTuple):
@@ -30,6 +35,8 @@ class _Target(NamedTuple):
     name: str
     param: Tensor
     settings: Settings
+    group: Group
+    place: int
 
 
 @torch.no_grad()
@@ -46,9 +53,9 @@ def read(optimizer: FusedOptimizer, saved: dict[str, Any]) -> dict[str, Any]:
     ids = chain.from_iterable(group["params"] for group in saved["param_groups"])
     for i, group in enumerate(groups):
         settings = optimizer.settings(group)
-        for param in group["params"]:
+        for place, param in enumerate(group["params"]):
             name = f"{type(optimizer).__name__}.load_state_dict: parameter {len(targets)} (group {i})"
-            targets[next(ids)] = _Target(name, param, settings)
+            targets[next(ids)] = _Target(name, param, settings, group, place)
     state: defaultdict[Any, Any] = defaultdict(dict)
     for key, values in saved["state"].items():
         target = targets.get(key)
@@ -75,7 +82,8 @@ def _pairs(optimizer: FusedOptimizer, saved: list[Group]) -> Iterator[tuple[Grou
 
 
 def _merge(optimizer: FusedOptimizer, own: Group, saved: Group) -> Group:
-    group = {k: deepcopy(v) for k, v in saved.items() if k not in TORCH_FLAGS and k != "params"}
+    kept = (*TORCH_FLAGS, *OWN_OPTIONS, "params")
+    group = {k: deepcopy(v) for k, v in saved.items() if k not in kept}
     optimizer.adopt_torch_options(group, own)
     return own | group
 
@@ -85,7 +93,8 @@ def _read_state(target: _Target, values: dict[str, Any]) -> dict[str, Any]:
     param, settings = target.param, target.settings
     rule = settings.rule
     values = {name: value for name, value in values.items() if value is not None}  # torch.optim.SGD without momentum
-    known = {"step", "compensation", "master_param", "ema", *rule.states} | ({"scalars"} if rule.scalars else set())
+    known = {"step", "compensation", "master_param", "low_bits", "ema", *rule.states} | ({"scalars"} if rule.scalars else set())
+    known |= {name + part for name in rule.states for part in (SCALE, FORMAT)}
     needed = {*settings.states} | ({"scalars"} if rule.scalars else set()) | ({"step"} if rule.counts else set())
     for name in sorted(values.keys() - known):
         raise ValueError(f"{target.name} has an unknown state {name!r}; expected {sorted(known)}")
@@ -98,8 +107,13 @@ def _read_state(target: _Target, values: dict[str, Any]) -> dict[str, Any]:
         elif name == "scalars":
             _check(target, name, "shape", tuple(value.shape), (rule.scalars,))
             state[name] = value.to(param.device, torch.float32)
-        else:
+        elif name in rule.states and name + FORMAT in values:
+            state |= _read_codes(target, name, values)
+        elif not name.endswith((SCALE, FORMAT)):
             state[name] = _read_tensor(target, name, value)
+    for name in rule.states:
+        if name in state:
+            _convert(target, state, name)
     state.setdefault("step", torch.tensor(1.0, device=param.device))  # a rule that does not count, past its first step
     return state
 
@@ -121,6 +135,8 @@ def _read_tensor(target: _Target, name: str, value: Any) -> Tensor:
     _check(target, name, "shape", tuple(value.shape), tuple(param.shape))
     if name == "compensation" and residual == Residual.KAHAN:
         _check(target, name, "dtype", value.dtype, param.dtype)
+    elif name == "low_bits" and residual == Residual.LOW_BITS:
+        _check(target, name, "dtype", value.dtype, torch.int8)
     elif name == "master_param" and residual == Residual.MASTER:
         _check(target, name, "dtype", value.dtype, torch.float32)
     elif value.dtype not in STATE_DTYPES or (value.dtype == torch.float64 and param.dtype != torch.float64):
@@ -130,6 +146,48 @@ def _read_tensor(target: _Target, name: str, value: Any) -> Tensor:
     if _strides(loaded) != _strides(param):  # saved from another memory format
         loaded = torch.empty_like(param, dtype=value.dtype, requires_grad=False).copy_(loaded)
     return loaded
+
+
+def _read_codes(target: _Target, name: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Return the entries of a quantised state, checked and on the parameter's device."""
+    param = target.param
+    parts = [name, name + SCALE, name + FORMAT]
+    for part in parts:
+        if not isinstance(values.get(part), Tensor):
+            raise ValueError(f"{target.name}: state {name!r} is quantised and lacks the tensor {part!r}")
+    codes, scales, numbers = (values[part].detach() for part in parts)
+    described = numbers.tolist()
+    try:
+        chosen = StateFormat(described[0], described[1], scales.dtype)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{target.name}: state {name + FORMAT!r} is {described}: {error}") from None
+    numel = param.numel()
+    order = described[2:]
+    if sorted(order) != list(range(param.dim())):
+        raise ValueError(
+            f"{target.name}: state {name + FORMAT!r} is {described}, expected an order of {param.dim()} dimensions"
+        )
+    _check(target, name, "dtype", codes.dtype, torch.uint8)
+    _check(target, name, "shape", tuple(codes.shape), (chosen.code_bytes(numel),))
+    _check(target, name + SCALE, "shape", tuple(scales.shape), (chosen.blocks(numel),))
+    for tensor in (codes, scales):
+        _check(target, name, "placements", getattr(tensor, "placements", None), getattr(param, "placements", None))
+    return {name: codes.to(param.device), name + SCALE: scales.to(param.device), name + FORMAT: numbers.cpu()}
+
+
+def _convert(target: _Target, state: dict[str, Any], name: str) -> None:
+    """Bring a loaded state into the format that the optimizer keeps it in, where one of the two is quantised."""
+    param = target.param
+    wanted = _formats.format_of(target.group, target.settings.rule, name, param, target.place)
+    stored = _formats.stored_format(state, name)
+    same = isinstance(stored, StateFormat) and isinstance(wanted, StateFormat) and stored.same_storage(wanted)
+    if not isinstance(stored, StateFormat) and not isinstance(wanted, StateFormat):
+        return
+    moved = isinstance(stored, StateFormat) and state[name + FORMAT].tolist()[2:] != _formats.memory_order(
+        _sharding.local(param)
+    )
+    if not same or moved:
+        replace_state(state, name, _formats.convert(state, param, name, wanted))
 
 
 def _check(target: _Target, name: str, what: str, found: object, expected: object) -> None:

@@ -15,11 +15,12 @@ from torch.autograd.graph import increment_version
 from momentum import _ops
 from momentum.enums import Cautious, Residual, Rounding
 from momentum.optim import _sharding
-from momentum.optim._options import check_rates
+from momentum.optim._options import SCALE, check_rates
 from momentum.optim._rule import Reduction, Rule
 from momentum.optim._totals import Totals
+from momentum.quant.formats import StateFormat
 
-RESIDUAL_NAMES = {Residual.KAHAN: "compensation", Residual.MASTER: "master_param"}
+RESIDUAL_NAMES = {Residual.KAHAN: "compensation", Residual.MASTER: "master_param", Residual.LOW_BITS: "low_bits"}
 CAUTIOUS_COUNT = Reduction("sum", mean=True)
 
 
@@ -33,6 +34,8 @@ class Settings:
         The op.
     states
         Which of the rule's states are kept.
+    formats
+        For each of the rule's states, how it is quantised where it is.
     lr, weight_decay
         Numbers or tensors; the groups of one call may differ in them.
     arguments
@@ -47,6 +50,7 @@ class Settings:
 
     rule: Rule
     states: tuple[str, ...]
+    formats: tuple[StateFormat | None, ...]
     lr: float | Tensor
     weight_decay: float | Tensor
     arguments: dict[str, Any]
@@ -59,7 +63,7 @@ class Settings:
         """Groups with equal keys can go in one call."""
         arguments = tuple((k, id(v) if isinstance(v, Tensor) else v) for k, v in self.arguments.items())
         kinds = isinstance(self.lr, Tensor), isinstance(self.weight_decay, Tensor)
-        return self.rule, self.states, self.residual, self.ema, kinds, arguments
+        return self.rule, self.states, self.formats, self.residual, self.ema, kinds, arguments
 
     def with_rates(self, lr: float | Tensor, weight_decay: float | Tensor) -> Settings:
         """Return the settings with another learning rate and weight decay."""
@@ -76,11 +80,12 @@ class Settings:
 
     def residual_of(self, param: Tensor) -> Residual:
         """Return what is kept beside ``param``."""
-        return self.residual if param.dtype in (torch.bfloat16, torch.float16) else Residual.NONE
+        narrow = (torch.bfloat16,) if self.residual == Residual.LOW_BITS else (torch.bfloat16, torch.float16)
+        return self.residual if param.dtype in narrow else Residual.NONE
 
     def same_tensors(self, other: Settings) -> bool:
         """Return whether the same tensors are needed under ``other``, so that a plan survives the change."""
-        names = ("rule", "states", "residual", "ema", "seed", "cautious")
+        names = ("rule", "states", "formats", "residual", "ema", "seed", "cautious")
         return all(getattr(self, name) == getattr(other, name) for name in names)
 
 
@@ -107,8 +112,11 @@ class Launch:
         self._device = self._params[0].device
         self._has_residual = [first.residual_of(param) != Residual.NONE for param in self._params]
         self._residual = first.residual if any(self._has_residual) else Residual.NONE
-        self._no_residual = torch.empty(0, device=self._device)
+        self._empty = torch.empty(0, device=self._device)
         self._names = [name if name in first.states else None for name in first.rule.states]
+        self._scale_names = [
+            name + SCALE for name, quantised in zip(self._names, first.formats, strict=True) if name and quantised
+        ]
         self._ema = first.ema
         self._sharded = any(map(_sharding.is_sharded, self._params))
 
@@ -148,16 +156,23 @@ class Launch:
         self._weight_decay = Rate([(settings[group].weight_decay, count) for group, count in self._runs])
         self._arguments = {k: v for k, v in first.arguments.items() if not isinstance(v, Tensor)}
         self._arguments |= {"lr": self._lr.numbers, "weight_decay": self._weight_decay.numbers}
+        if self._scale_names:
+            numbers = [
+                f.op_numbers() if f and name in first.states else [0, 0, 0]
+                for name, f in zip(first.rule.states, first.formats, strict=True)
+            ]
+            self._arguments["state_formats"] = [number for three in numbers for number in three]
         if self._residual != Residual.NONE:
             self._arguments["residual"] = int(self._residual)
         self._tensors = {f"{k}_tensor": v for k, v in first.arguments.items() if isinstance(v, Tensor)}
-        if first.arguments.get("rounding") == Rounding.STOCHASTIC:
+        draws = any(f is not None and f.rounding == "stochastic" for f in first.formats)
+        if draws or first.arguments.get("rounding") == Rounding.STOCHASTIC:
             self._arguments["seeds"] = [member.seed for member in self._members]
             if self._sharded:
                 self._arguments["shards"] = [n for p in self._params for n in _sharding.philox_layout(p)]
 
     def collect(self) -> list[list[Tensor]] | None:
-        """Return gradients, states, residuals, averages and scalars as they are now; None where the launch is out of date.
+        """Return gradients, states, scales, residuals, averages and scalars as they are now; None where the launch is out of date.
 
         Everything is read anew from ``param.grad`` and the state dictionaries: whatever the user put there is what is
         used. Only the step counts are held here, so it is checked that the user's are still the ones held.
@@ -177,6 +192,7 @@ class Launch:
             return [
                 grads,
                 *([state[name] for state in states] if name else [] for name in self._names),
+                [state.get(name, self._empty) for name in self._scale_names for state in states],
                 self._residuals(),
                 [state["ema"] for state in states] if self._ema else [],
                 [state["scalars"] for state in states] if self._rule.scalars else [],
@@ -189,7 +205,7 @@ class Launch:
             return []
         name = RESIDUAL_NAMES[self._residual]
         pairs = zip(self._states, self._has_residual, strict=True)
-        return [state[name] if has_residual else self._no_residual for state, has_residual in pairs]
+        return [state[name] if has_residual else self._empty for state, has_residual in pairs]
 
     def run(self, lists: list[list[Tensor]], grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
         """Call the op on the ``lists`` that :meth:`collect` returned."""
@@ -197,7 +213,7 @@ class Launch:
         if self._sharded:
             _sharding.check_grads(params, lists[0])
             params, *lists = ([_sharding.local(tensor) for tensor in tensors] for tensors in (params, *lists))
-        grads, *states, residuals, ema_params, scalars = lists
+        grads, *states, scales, residuals, ema_params, scalars = lists
         arguments = self._arguments | self._device_arguments(grad_scale, found_inf)
         for stage in self._totals.stages():
             _ops.step_(
@@ -205,6 +221,7 @@ class Launch:
                 params,
                 grads,
                 states,
+                scales=scales,
                 residuals=residuals,
                 ema_params=ema_params,
                 scalars=scalars,

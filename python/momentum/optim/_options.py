@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, TypedDict
 
@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from momentum.enums import Cautious, DecayMode, Residual, Rounding
+from momentum.quant.formats import FORMATS, StateFormat
 
 Group = dict[str, Any]
-StateDtype = torch.dtype | dict[str, torch.dtype]
+OneFormat = str | torch.dtype | StateFormat | None
+Exceptions = Sequence[str | int] | Callable[[str, Tensor], bool]
 
 DECAY_MODES = {
     "l2": DecayMode.L2,
@@ -23,8 +25,11 @@ DECAY_MODES = {
     "decoupled_after": DecayMode.DECOUPLED_AFTER,
 }
 CAUTIOUS = {False: Cautious.OFF, True: Cautious.MASK, "mask": Cautious.MASK, "rescaled": Cautious.RESCALED}
-RESIDUALS = {None: Residual.NONE, "kahan": Residual.KAHAN, "master": Residual.MASTER}
+RESIDUALS = {None: Residual.NONE, "kahan": Residual.KAHAN, "master": Residual.MASTER, "low_bits": Residual.LOW_BITS}
 ROUNDINGS = {"nearest": Rounding.NEAREST, "stochastic": Rounding.STOCHASTIC}
+
+SCALE, FORMAT = "_scale", "_format"
+"""What the names of a quantised state's other entries end in."""
 
 COMPAT = {"intended": False, "official": True}
 """Whether an optimizer follows its published code where that differs from its paper's intent."""
@@ -33,6 +38,7 @@ MOST_STEPS = 10**9
 """Bound of the ops on lengths of schedules."""
 
 STATE_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+FLOAT_FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class CommonOptions(TypedDict, total=False):
@@ -50,11 +56,18 @@ class CommonOptions(TypedDict, total=False):
     cautious : bool or str
         Drop entries of the update that disagree with the gradient in sign: True or ``"mask"``, or ``"rescaled"`` to
         divide the rest by the share that is left. Default: False.
-    state_dtype : torch.dtype or dict[str, torch.dtype]
-        Dtype of the states, for all or by name. Default: float32, and float64 for float64 parameters.
+    state_format : str, torch.dtype, StateFormat or dict
+        How the states are stored, for all or by name: ``"fp32"``, ``"bf16"``, ``"fp16"`` or a dtype; quantised in blocks as
+        ``"int8"``, ``"int4"`` or ``"fp8"`` or any :class:`momentum.quant.StateFormat`. Default: float32, and float64 for
+        float64 parameters, whose states are never quantised.
+    quantize_min_numel : int
+        Parameters with fewer elements keep float32 states where others are quantised. Default: 4096.
+    full_precision : sequence of str or int, or callable
+        Other parameters that do: patterns of names as in :mod:`fnmatch` (the parameters must then be named), places in the
+        group, or a function of name (``""`` without one) and parameter that says so. Default: none.
     compensation : str or None
-        For bfloat16 and float16 parameters: ``"kahan"`` keeps what rounding cut off, ``"master"`` a float32 copy.
-        Default: None.
+        For bfloat16 and float16 parameters: ``"kahan"`` keeps what rounding cut off, ``"master"`` a float32 copy,
+        ``"low_bits"`` (bfloat16 only) the next eight bits, which makes 24-bit parameters. Default: None.
     rounding : str
         How bfloat16 and float16 parameters are stored: ``"nearest"`` or ``"stochastic"``. Default: ``"nearest"``.
     ema_decay : float or None
@@ -67,7 +80,9 @@ class CommonOptions(TypedDict, total=False):
     max_lr: float | None
     maximize: bool
     cautious: bool | str
-    state_dtype: StateDtype | None
+    state_format: OneFormat | dict[str, OneFormat]
+    quantize_min_numel: int
+    full_precision: Exceptions
     compensation: str | None
     rounding: str
     ema_decay: float | None
@@ -79,7 +94,9 @@ COMMON_DEFAULTS: CommonOptions = {
     "max_lr": None,
     "maximize": False,
     "cautious": False,
-    "state_dtype": None,
+    "state_format": None,
+    "quantize_min_numel": 4096,
+    "full_precision": (),
     "compensation": None,
     "rounding": "nearest",
     "ema_decay": None,
@@ -141,7 +158,7 @@ def check_rates(lr: object, weight_decay: object) -> None:
     check_number("weight_decay", weight_decay)
 
 
-def check_common(group: Group, state_names: tuple[str, ...]) -> None:
+def check_common(group: Group, state_names: tuple[str, ...], non_negative: tuple[str, ...]) -> None:
     """Raise unless the options that all optimizers share are valid in ``group``."""
     check_rates(group["lr"], group["weight_decay"])
     check_choice("weight_decay_mode", group["weight_decay_mode"], DECAY_MODES)
@@ -158,28 +175,56 @@ def check_common(group: Group, state_names: tuple[str, ...]) -> None:
         check_number("max_lr", group["max_lr"])
     if group["weight_decay_mode"] == "lr_decoupled" and group["max_lr"] is not None and group["max_lr"] <= 0:
         raise ValueError("weight_decay_mode='lr_decoupled' needs a positive max_lr, or a positive lr to start with")
-    check_state_dtype(group["state_dtype"], state_names)
+    check_integer("quantize_min_numel", group["quantize_min_numel"])
+    check_exceptions(group)
+    check_state_format(group["state_format"], state_names, non_negative)
 
 
-def check_state_dtype(value: object, state_names: tuple[str, ...]) -> None:
-    """Raise unless ``value`` is None, a floating point dtype or a dictionary of them by state name."""
+def check_state_format(value: object, state_names: tuple[str, ...], non_negative: tuple[str, ...]) -> None:
+    """Raise unless ``value`` is a format of states, or a dictionary of them by state name."""
     named = value if isinstance(value, dict) else dict.fromkeys(state_names, value)
     known = (*state_names, "ema")
-    for name, dtype in named.items():
+    for name, chosen in named.items():
         if name not in known:
-            raise ValueError(f"state_dtype names an unknown state {name!r}: expected one of {', '.join(known)}")
-        if dtype is not None and dtype not in STATE_DTYPES:
-            raise ValueError(f"state_dtype must be one of {', '.join(map(str, STATE_DTYPES))}, got {dtype!r}")
+            raise ValueError(f"state_format names an unknown state {name!r}: expected one of {', '.join(known)}")
+        is_named = isinstance(chosen, str) and chosen in (*FLOAT_FORMATS, *FORMATS)
+        if not (chosen is None or is_named or isinstance(chosen, StateFormat) or chosen in STATE_DTYPES):
+            names = ", ".join(map(repr, (*FLOAT_FORMATS, *FORMATS)))
+            raise ValueError(f"state_format must be one of {names}, a StateFormat or a floating point dtype, got {chosen!r}")
+        if isinstance(chosen, StateFormat) and chosen.is_unsigned and name not in non_negative:
+            raise ValueError(f"state_format: {chosen.map.name.lower()} has no sign, and state {name!r} needs one")
+        if isinstance(value, dict) and name == "ema" and (isinstance(chosen, StateFormat) or chosen in FORMATS):
+            raise ValueError(f"state_format: the average 'ema' is not quantised, got {chosen!r}")
 
 
-def state_dtype(group: Group, name: str, param: Tensor) -> torch.dtype:
-    """Return the dtype in which a new state ``name`` of ``param`` is kept."""
-    chosen = group["state_dtype"]
-    if isinstance(chosen, dict):
-        chosen = chosen.get(name)
-    if isinstance(chosen, torch.dtype):
-        return chosen
-    return torch.float64 if param.dtype == torch.float64 else torch.float32
+def check_exceptions(group: Group) -> None:
+    """Raise unless ``full_precision`` of ``group`` is a function or a sequence of patterns and places."""
+    value = group["full_precision"]
+    if callable(value):
+        return
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise TypeError(f"full_precision must be a sequence of name patterns, or a function, got {value!r}")
+    for entry in value:
+        if isinstance(entry, bool) or not isinstance(entry, (str, int)):
+            raise TypeError(f"full_precision holds {entry!r}, expected patterns of names or places in the group")
+
+
+def resolve_exceptions(group: Group) -> None:
+    """Replace a function in ``full_precision`` by the places it chooses, which can be saved.
+
+    Raises
+    ------
+    ValueError
+        When patterns are given for parameters without names.
+    """
+    value = group["full_precision"]
+    names = group.get("param_names")
+    if callable(value):
+        named = zip(names or [""] * len(group["params"]), group["params"], strict=True)
+        group["full_precision"] = tuple(i for i, (name, param) in enumerate(named) if value(name, param))
+        return
+    if names is None and any(isinstance(entry, str) for entry in value):
+        raise ValueError("full_precision has patterns of names: give the optimizer model.named_parameters()")
 
 
 def common_arguments(group: Group) -> dict[str, Any]:

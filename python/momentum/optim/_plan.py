@@ -75,7 +75,7 @@ class Plan:
         state = optimizer.state[param]
         if is_new:
             created.append(param)
-        fill_state(state, param, optimizer.param_groups[entry.group], settings)
+        fill_state(state, param, optimizer.param_groups[entry.group], settings, entry.place)
         key = self._partition[entry.group], param.device
         member = Member(param, entry.group, state, stream_seed(settings.seed, entry.number), is_new)
         buckets.setdefault(key, []).append(member)

@@ -39,6 +39,8 @@ class Rule:
         How many numbers each tensor keeps beside them, in the state ``"scalars"``.
     reductions
         What the rule reduces before its map, in order.
+    non_negative
+        Which of the states are never negative: they are quantised as magnitudes.
     counts
         Whether the rule reads the number of steps, so that a checkpoint without it cannot be continued.
     """
@@ -47,4 +49,5 @@ class Rule:
     states: tuple[str, ...]
     scalars: int = 0
     reductions: tuple[Reduction, ...] = ()
+    non_negative: tuple[str, ...] = ("exp_avg_sq", "max_exp_avg_sq")
     counts: bool = True

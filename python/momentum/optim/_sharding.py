@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -52,6 +53,42 @@ def sharded_dims(param: DTensor) -> list[tuple[int, int]]:
     if any(placement.is_partial() for placement in param.placements):
         raise RuntimeError(f"a parameter with placements {param.placements} cannot be stepped: its value is not complete")
     return [(i, p.dim) for i, p in enumerate(param.placements) if hasattr(p, "dim")]
+
+
+def splits_into(param: Tensor, block: int) -> bool:
+    """Return whether every process holds whole blocks of the flattened parameter, the same number of them."""
+    if not is_sharded(param):
+        return True
+    placed: DTensor = param  # type: ignore[assignment]
+    split = sharded_dims(placed)
+    if any(dim != 0 for _, dim in split):
+        return False
+    processes = prod(placed.device_mesh.size(i) for i, _ in split)
+    return placed.shape[0] % processes == 0 and placed.numel() // processes % block == 0 and local(param).is_contiguous()
+
+
+def like(param: Tensor, shard: Tensor) -> Tensor:
+    """Return ``shard`` as this process's part of a tensor that lies on the processes as ``param`` does."""
+    if not is_sharded(param):
+        return shard
+    from torch.distributed.tensor import DTensor as Spread
+
+    placed: DTensor = param  # type: ignore[assignment]
+    return Spread.from_local(
+        shard, placed.device_mesh, placed.placements, run_check=False, shape=placed.shape, stride=placed.stride()
+    )
+
+
+def flat_like(param: Tensor, shard: Tensor) -> Tensor:
+    """Return one-dimensional ``shard`` as this process's part of what belongs to ``param``, where that splits into blocks."""
+    if not is_sharded(param):
+        return shard
+    from torch.distributed.tensor import DTensor as Spread
+
+    placed: DTensor = param  # type: ignore[assignment]
+    processes = prod(placed.device_mesh.size(i) for i, _ in sharded_dims(placed))
+    shape = torch.Size([shard.numel() * processes])
+    return Spread.from_local(shard, placed.device_mesh, placed.placements, run_check=False, shape=shape, stride=(1,))
 
 
 def philox_layout(param: Tensor) -> tuple[int, int, int]:
