@@ -15,6 +15,7 @@ struct Conversion {
   void* scales = nullptr;
   StateFormat format;
   int64_t numel = 0;
+  int64_t rows = 1, cols = 0;  // dim 0 x the rest
   // Stochastic rounding draws the Philox words of (seed, step, element).
   uint64_t seed = 0;
   uint32_t step = 0;

@@ -14,6 +14,14 @@ namespace momentum::cpu::MOMENTUM_ISA {
 // Elements [begin, begin + n) of a state; `begin` is a multiple of the block, and n too unless the state ends there.
 void decode_blocks(const StateFormat& format, const void* codes, const void* scales, int64_t begin, int n, float* out);
 
+// The same with the scales of a matrix. `begin` is a multiple of 2.
+void decode_matrix(const StateFormat& format, const MatrixScales& shape, const void* codes, const float* scales, int64_t begin,
+                   int n, float* out);
+void encode_matrix(const StateFormat& format, const MatrixScales& shape, void* codes, const float* scales, int64_t begin, int n,
+                   const float* values, const uint32_t* random);
+// Raises the scales, as bits, to the magnitudes of the elements.
+void raise_scales(const MatrixScales& shape, int64_t begin, int n, const float* values, uint32_t* scales);
+
 // `random` holds one word per element where the format rounds stochastically.
 void encode_blocks(const StateFormat& format, void* codes, void* scales, int64_t begin, int n, const float* values,
                    const uint32_t* random);

@@ -280,7 +280,69 @@ void with_map(CodeMap map, Use&& use) {
   }
 }
 
+// Calls use(row, col, length, done) for the runs of elements [begin, begin + n) that share a row and a tile; `done` elements
+// came before.
+template <class Use>
+void for_runs(const MatrixScales& shape, int64_t begin, int n, Use&& use) {
+  int64_t row = begin / shape.cols, col = begin - row * shape.cols;
+  for (int done = 0; done < n;) {
+    int64_t end = shape.across > 1 ? (col / shape.side + 1) * shape.side : shape.cols;
+    end = end < shape.cols ? end : shape.cols;
+    const int length = int(end - col < n - done ? end - col : n - done);
+    use(row, col, length, done);
+    done += length;
+    col += length;
+    if (col == shape.cols) {
+      col = 0;
+      ++row;
+    }
+  }
+}
+
+// The scale of each element.
+void spread_scales(const MatrixScales& shape, const float* scales, int64_t begin, int n, float* __restrict out) {
+  for_runs(shape, begin, n, [&](int64_t row, int64_t col, int length, int done) {
+    const float of_row = scales[shape.row_scale(row, col)];
+    const float* __restrict of_columns = scales + shape.column_scale(row, col);
+    for (int i = 0; i < length; ++i) out[done + i] = formats::smaller_scale(of_row, of_columns[i]);
+  });
+}
+
+constexpr int kMatrixTile = 1024;  // at least the largest tile and two blocks
+
 }  // namespace
+
+void decode_matrix(const StateFormat& format, const MatrixScales& shape, const void* codes, const float* scales, int64_t begin,
+                   int n, float* __restrict out) {
+  alignas(64) float each[kMatrixTile];
+  spread_scales(shape, scales, begin, n, each);
+  with_map(format.map, [&]<CodeMap kMap>() { decode_run<kMap>(static_cast<const uint8_t*>(codes), 1.0f, begin, n, out); });
+  for (int i = 0; i < n; ++i) out[i] *= each[i];
+}
+
+void encode_matrix(const StateFormat& format, const MatrixScales& shape, void* codes, const float* scales, int64_t begin, int n,
+                   const float* __restrict values, const uint32_t* random) {
+  alignas(64) float units[kMatrixTile];
+  spread_scales(shape, scales, begin, n, units);
+  for (int i = 0; i < n; ++i) units[i] = formats::divide_by_scale(values[i], units[i]);
+  with_map(format.map, [&]<CodeMap kMap>() {
+    encode_run<kMap>(static_cast<uint8_t*>(codes), {1.0f, 1.0f, 1.0f}, begin, n, units, random);
+  });
+}
+
+void raise_scales(const MatrixScales& shape, int64_t begin, int n, const float* values, uint32_t* scales) {
+  for_runs(shape, begin, n, [&](int64_t row, int64_t col, int length, int done) {
+    uint32_t* __restrict of_columns = scales + shape.column_scale(row, col);
+    uint32_t largest = 0;
+    for (int i = 0; i < length; ++i) {
+      const uint32_t bits = bit_cast<uint32_t>(values[done + i]) & 0x7fffffffu;
+      of_columns[i] = bits > of_columns[i] ? bits : of_columns[i];
+      largest = bits > largest ? bits : largest;
+    }
+    uint32_t& of_row = scales[shape.row_scale(row, col)];
+    of_row = largest > of_row ? largest : of_row;
+  });
+}
 
 void decode_blocks(const StateFormat& format, const void* codes, const void* scales, int64_t begin, int n, float* out) {
   with_map(format.map, [&]<CodeMap kMap>() {

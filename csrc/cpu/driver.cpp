@@ -1,8 +1,10 @@
 #include "cpu/driver.h"
 
 #include <algorithm>
+#include <mutex>
 #include <vector>
 
+#include "core/bits.h"
 #include "core/math.h"
 #include "core/reductions.h"
 
@@ -15,6 +17,13 @@ constexpr int64_t kTensorCost = 128;     // what a tensor costs beside its eleme
 constexpr int64_t kReduceRange = 16384;  // elements per partial total
 constexpr int64_t kColumnRows = 4096;    // rows per partial total of a column
 constexpr int64_t kColumnBlock = 1024;   // columns per piece of work
+
+bool uses_matrix_scales(const CommonArgs& common) {
+  for (const StateFormat& format : common.state_formats) {
+    if (format.scaling != Scaling::kBlock) return true;
+  }
+  return false;
+}
 
 class Call {
  public:
@@ -66,6 +75,12 @@ class Call {
         0, count, grain, [](int64_t begin, int64_t end, void* context) { (*static_cast<Body*>(context))(begin, end); }, &body);
   }
 
+  bool has_own_scales(const TensorArgs& t, int k) const {
+    return t.state_dtypes[k] == DType::kCodes && t.states[k] != nullptr &&
+           has_matrix_scales(call_.common.state_formats[k], t.rows, t.cols);
+  }
+  void find_scales();
+  void keep_scales();
   void reduce_contiguous(int k, Axis along, double* totals);
   void reduce_columns(int k, double* totals);
 
@@ -73,11 +88,77 @@ class Call {
   const StepCall& call_;
   ParallelFor parallel_for_;
   ConstantsStorage constants_[2];
+  // Of one tensor: the scales that its states with the scales of a matrix will have.
+  struct NewScales {
+    std::vector<float> values;
+    float* of_state[kMaxStates] = {};
+  };
+
   TotalsLayout layout_;
   int64_t next_offset_ = 0;
+  std::vector<NewScales> scales_;
 };
 
+// The maxima of rows and columns are found first, by stepping without storing; then the map stores with them as scales.
+void Call::find_scales() {
+  const auto& tensors = call_.tensors;
+  const auto& formats = call_.common.state_formats;
+  scales_.assign(tensors.size(), {});
+  std::vector<int64_t> chosen;
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const TensorArgs& t = tensors[i];
+    size_t count = 0, begin[kMaxStates] = {};
+    for (int k = 0; k < kMaxStates; ++k) {
+      begin[k] = count;
+      if (has_own_scales(t, k)) count += size_t(matrix_scales(formats[k], t.rows, t.cols).count());
+    }
+    if (count == 0) continue;
+    chosen.push_back(int64_t(i));
+    scales_[i].values.assign(count, 0.0f);
+    for (int k = 0; k < kMaxStates; ++k) {
+      if (has_own_scales(t, k)) scales_[i].of_state[k] = scales_[i].values.data() + begin[k];
+    }
+  }
+  std::vector<int64_t> segments(1, 0), units(1, 0);
+  for (const TensorArgs& t : tensors) segments.push_back(segments.back() + segment_count(t, axis(0)));
+  for (const int64_t i : chosen) units.push_back(units.back() + (tensors[size_t(i)].numel + kUnit - 1) / kUnit);
+  std::mutex merging;
+  parallel(units.back(), kMapGrain / kUnit, [&](int64_t begin, int64_t end) {
+    size_t place = size_t(std::upper_bound(units.begin(), units.end(), begin) - units.begin() - 1);
+    for (int64_t unit = begin; unit < end; ++place) {
+      const int64_t last = std::min(end, units[place + 1]), i = chosen[place];
+      const TensorArgs& t = tensors[size_t(i)];
+      NewScales& found = scales_[size_t(i)];
+      std::vector<uint32_t> own(found.values.size(), 0);
+      uint32_t* maxima[kMaxStates] = {};
+      for (int k = 0; k < kMaxStates; ++k) {
+        if (found.of_state[k] != nullptr) maxima[k] = own.data() + (found.of_state[k] - found.values.data());
+      }
+      const double* totals = call_.common.totals == nullptr ? nullptr : call_.common.totals + segments[size_t(i)];
+      kernels_.maxima(task(i, totals), (unit - units[place]) * kUnit, std::min((last - units[place]) * kUnit, t.numel), maxima);
+      const std::lock_guard lock(merging);  // of maxima: their order does not matter
+      for (size_t s = 0; s < own.size(); ++s) {
+        const auto known = bit_cast<uint32_t>(found.values[s]);
+        found.values[s] = bit_cast<float>(std::max(known, own[s]));
+      }
+      unit = last;
+    }
+  });
+}
+
+void Call::keep_scales() {
+  for (size_t i = 0; i < scales_.size(); ++i) {
+    const TensorArgs& t = call_.tensors[i];
+    for (int k = 0; k < kMaxStates; ++k) {
+      if (scales_[i].of_state[k] == nullptr) continue;
+      const int64_t count = matrix_scales(call_.common.state_formats[k], t.rows, t.cols).count();
+      std::copy_n(scales_[i].of_state[k], count, static_cast<float*>(t.scales[k]));
+    }
+  }
+}
+
 void Call::map() {
+  if (uses_matrix_scales(call_.common)) find_scales();
   const auto& tensors = call_.tensors;
   const int64_t count = int64_t(tensors.size());
   std::vector<int64_t> units(count + 1, 0), segments(count + 1, 0);
@@ -97,10 +178,13 @@ void Call::map() {
       const int64_t first = (unit - units[i]) * kUnit;
       const int64_t stop = std::min((last - units[i]) * kUnit, tensors[i].numel);
       const double* totals = call_.common.totals == nullptr ? nullptr : call_.common.totals + segments[i];
-      kernels_.map(task(i, totals), first, stop);
+      Task work = task(i, totals);
+      if (!scales_.empty()) work.new_scales = scales_[size_t(i)].of_state;
+      kernels_.map(work, first, stop);
       unit = last;
     }
   });
+  keep_scales();
   if (call_.common.steps == nullptr) return;
   for (int64_t i = 0; i < count; ++i) call_.common.steps[i] += 1.0f;
 }

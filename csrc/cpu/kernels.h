@@ -24,6 +24,8 @@ struct Task {
   const double* segment_totals;  // totals of this tensor's rows or columns, for rules that use them
   int64_t index;
   Axis axis;  // of the segments
+  // States with the scales of a matrix: those that the map stores. They are the maxima of the new state, found before.
+  float* const* new_scales = nullptr;  // [kMaxStates]
 };
 
 struct Kernels {
@@ -31,6 +33,9 @@ struct Kernels {
   void (*constants)(const CommonArgs&, ConstantsStorage* two);
   // Elements [begin, end) of the map.
   void (*map)(const Task&, int64_t begin, int64_t end);
+  // What the map would make of elements [begin, end) of the states with the scales of a matrix, without storing it: raises
+  // `maxima[k]`, the scales of state k as bits.
+  void (*maxima)(const Task&, int64_t begin, int64_t end, uint32_t* const* maxima);
   // The total of elements [begin, end) of reduction k.
   double (*reduce)(const Task&, int k, int64_t begin, int64_t end);
   // Rows [row_begin, row_end) of columns [begin, end) of reduction k, into totals[0 .. end - begin).

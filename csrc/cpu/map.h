@@ -4,6 +4,8 @@
 // to a tile, stepped, and encoded again, so rules and formats meet only in first-level cache and never in the type system.
 #pragma once
 
+#include <algorithm>
+
 #include "core/prepare.h"
 #include "cpu/kernels.h"
 #include "cpu/stream.h"
@@ -67,7 +69,8 @@ static void map_range(const Task& task, int64_t begin, int64_t end) {
   StateStream<T> states[kActive > 0 ? kActive : 1];
   bool direct = param.direct && grad.direct && (!kEma || ema.direct) && !kSegments;
   for (int k = 0; k < kActive; ++k) {
-    states[k] = StateStream<T>(t, common, k, uint32_t(prepared.context.step), buffers[4 + k], random);
+    states[k] = StateStream<T>(t, common, k, uint32_t(prepared.context.step), buffers[4 + k], random,
+                               task.new_scales != nullptr ? task.new_scales[k] : nullptr);
     direct = direct && states[k].direct();
   }
   alignas(64) T totals[kSegments ? kTile : 1];
@@ -115,6 +118,50 @@ static void map_task(const Task& task, int64_t begin, int64_t end) {
   } else {
     map_typed<Rule, float>(task, begin, end);
   }
+}
+
+// Elements [begin, end) of a tensor, stepped in buffers only.
+template <class Rule, int kActive>
+static void maxima_range(const Task& task, int64_t begin, int64_t end, uint32_t* const* maxima) {
+  constexpr bool kSegments = uses_segments<Rule>();
+  alignas(64) float buffers[4 + kActive][kTile];
+  const TensorArgs& t = *task.tensor;
+  const CommonArgs& common = *task.common;
+  const Prepared<Rule, float> prepared = prepare_task<Rule, float>(task);
+  const bool is_fresh = fresh<Rule, float>(prepared.scalars);
+  const ParamStream<float> param(t, common, 0, buffers[0], buffers[1], nullptr);
+  const TileStream<float> grad = make_stream<float>(t.grad, t.grad_dtype, buffers[2]);
+  alignas(64) float totals[kSegments ? kTile : 1];
+  for (int64_t i = begin; i < end; i += kTile) {
+    const int n = int(end - i < kTile ? end - i : kTile);
+    const float* stored = param.open(i, n);
+    if (stored != buffers[0]) std::copy(stored, stored + n, buffers[0]);
+    float* x[kMaxStates] = {};
+    for (int k = 0; k < kActive; ++k) {
+      x[k] = buffers[4 + k];
+      if (is_fresh) continue;
+      if (t.state_dtypes[k] == DType::kCodes) {
+        decode_state(t, common.state_formats[k], k, i, n, x[k]);
+      } else {
+        decode<float>(t.state_dtypes[k], t.states[k], i, n, x[k]);
+      }
+    }
+    if constexpr (kSegments) spread_totals<float>(task.axis, t.cols, task.segment_totals, i, n, totals);
+    step_tile<Rule, float, kActive, false, kSegments>(prepared.frame, prepared.scalars, n, buffers[0], grad.open(i, n, true), x,
+                                                      nullptr, totals);
+    for (int k = 0; k < kActive; ++k) {
+      if (maxima[k] != nullptr) raise_scales(matrix_scales(common.state_formats[k], t.rows, t.cols), i, n, x[k], maxima[k]);
+    }
+  }
+}
+
+template <class Rule>
+static void maxima_task(const Task& task, int64_t begin, int64_t end, uint32_t* const* maxima) {
+  constexpr int kRequired = required_state_count<Rule>(), kAll = state_count<Rule>();
+  if constexpr (kRequired < kAll) {
+    if (task.tensor->states[kAll - 1] != nullptr) return maxima_range<Rule, kAll>(task, begin, end, maxima);
+  }
+  maxima_range<Rule, kRequired>(task, begin, end, maxima);
 }
 
 }  // namespace momentum::cpu::MOMENTUM_ISA

@@ -62,7 +62,7 @@ struct MeasureTile {
         const StateFormat& format = task.common->state_formats[s];
         const int64_t first = begin / format.block * format.block;
         const int64_t past = (begin + n + format.block - 1) / format.block * format.block;
-        decode_blocks(format, t.states[s], t.scales[s], first, int((past < t.numel ? past : t.numel) - first), blocks[s]);
+        decode_state(t, format, s, first, int((past < t.numel ? past : t.numel) - first), blocks[s]);
         return blocks[s] + (begin - first);
       }
     }

@@ -58,17 +58,28 @@ struct TileStream {
   }
 };
 
+// Elements [begin, begin + n) of quantised state k; see decode_blocks for what `begin` may be.
+static inline void decode_state(const TensorArgs& t, const StateFormat& format, int k, int64_t begin, int n, float* out) {
+  if (has_matrix_scales(format, t.rows, t.cols)) {
+    const auto* scales = static_cast<const float*>(t.scales[k]);
+    return decode_matrix(format, matrix_scales(format, t.rows, t.cols), t.states[k], scales, begin, n, out);
+  }
+  decode_blocks(format, t.states[k], t.scales[k], begin, n, out);
+}
+
 // State k: a plain stream, or quantised blocks. A tile begins at a border of blocks.
 template <class T>
 class StateStream {
  public:
   StateStream() = default;
-  // `buffer` holds one tile, `random` its random words.
-  StateStream(const TensorArgs& tensor, const CommonArgs& common, int k, uint32_t step, T* buffer, uint32_t* random)
+  // `buffer` holds one tile, `random` its random words. `new_scales`: see Task.
+  StateStream(const TensorArgs& tensor, const CommonArgs& common, int k, uint32_t step, T* buffer, uint32_t* random,
+              const float* new_scales)
       : plain_{tensor.states[k], tensor.state_dtypes[k], tensor.state_dtypes[k] == native_dtype<T>(), buffer},
         tensor_(&tensor),
         format_(tensor.state_dtypes[k] == DType::kCodes ? &common.state_formats[k] : nullptr),
         random_(random),
+        new_scales_(new_scales),
         step_(step),
         k_(k) {}
 
@@ -77,7 +88,7 @@ class StateStream {
   T* open(int64_t begin, int n, bool read) const {
     if constexpr (sizeof(T) == sizeof(float)) {
       if (format_ != nullptr) {
-        if (read) decode_blocks(*format_, plain_.base, tensor_->scales[k_], begin, n, plain_.buffer);
+        if (read) decode_state(*tensor_, *format_, k_, begin, n, plain_.buffer);
         return plain_.buffer;
       }
     }
@@ -94,14 +105,18 @@ class StateStream {
  private:
   void close_blocks(int64_t begin, int n) const {
     if (format_->stochastic) fill_random(*tensor_, state_seed(tensor_->seed, k_), step_, begin, n, random_);
-    encode_blocks(*format_, plain_.base, tensor_->scales[k_], begin, n, plain_.buffer,
-                  format_->stochastic ? random_ : nullptr);
+    if (has_matrix_scales(*format_, tensor_->rows, tensor_->cols)) {
+      return encode_matrix(*format_, matrix_scales(*format_, tensor_->rows, tensor_->cols), plain_.base, new_scales_, begin, n,
+                           plain_.buffer, format_->stochastic ? random_ : nullptr);
+    }
+    encode_blocks(*format_, plain_.base, tensor_->scales[k_], begin, n, plain_.buffer, format_->stochastic ? random_ : nullptr);
   }
 
   TileStream<T> plain_;
   const TensorArgs* tensor_ = nullptr;
   const StateFormat* format_ = nullptr;
   uint32_t* random_ = nullptr;
+  const float* new_scales_ = nullptr;
   uint32_t step_ = 0;
   int k_ = 0;
 };

@@ -29,7 +29,7 @@ static Axis reduce_axis_of(int k, const double* hypers) {
 
 template <class Rule>
 constexpr Kernels make_kernels() {
-  return {constants_of<Rule>,  map_task<Rule>,     reduce_task<Rule>,    reduce_columns_task<Rule>,
+  return {constants_of<Rule>,  map_task<Rule>,     maxima_task<Rule>,    reduce_task<Rule>,      reduce_columns_task<Rule>,
           finalize_task<Rule>, reduce_op_of<Rule>, reduce_axis_of<Rule>, reduction_count<Rule>()};
 }
 

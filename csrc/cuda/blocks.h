@@ -197,22 +197,4 @@ __device__ __forceinline__ void encode_groups(const BlockCodec& codec, void* cod
   }
 }
 
-// Elements i .. i + 4 of a state, wherever they begin: what reductions read.
-template <int V>
-__device__ __forceinline__ void decode_anywhere(const BlockCodec& c, const void* base, const void* scales, int64_t i,
-                                                int64_t end, float* values) {
-  ptx::assume_global(base);
-  ptx::assume_global(scales);
-  const auto* bytes = static_cast<const uint8_t*>(base);
-  const int bits = formats::code_bits(c.format.map);
-#pragma unroll
-  for (int v = 0; v < V; ++v) {
-    values[v] = 0.0f;
-    const int64_t element = i + v;
-    if (element >= end) continue;
-    const uint32_t code = bits == 8 ? bytes[element] : (uint32_t(bytes[element / 2]) >> (element % 2 * 4)) & 15u;
-    values[v] = decode_code(c, code) * formats::load_scale(scales, c.format.scale_dtype, element >> c.block_shift);
-  }
-}
-
 }  // namespace momentum::cuda

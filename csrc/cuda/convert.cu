@@ -1,6 +1,6 @@
 #include "cuda/access.h"
-#include "cuda/blocks.h"
 #include "cuda/convert.h"
+#include "cuda/matrix_scales.h"
 #include "cuda/param.h"
 
 namespace momentum::cuda {
@@ -13,8 +13,10 @@ constexpr int kPerWarp = 32 * kBlockGroups * kBlockGroup;
 // A warp takes 256 elements at a time, as the map does.
 __global__ void __launch_bounds__(kConvertThreads)
     convert_kernel(const Conversion __grid_constant__ c, const BlockCodec __grid_constant__ codec, bool values_aligned,
-                   bool codes_aligned) {
+                   bool codes_aligned, bool find_maxima) {
   constexpr int V = kBlockGroup;
+  const bool matrix = has_matrix_scales(c.format, c.rows, c.cols);
+  const MatrixScales shape = matrix_scales(c.format, c.rows, c.cols);
   const int64_t warps = int64_t(gridDim.x) * (kConvertThreads / 32);
   for (int64_t warp = int64_t(blockIdx.x) * (kConvertThreads / 32) + threadIdx.x / 32; warp * kPerWarp < c.numel;
        warp += warps) {
@@ -35,15 +37,37 @@ __global__ void __launch_bounds__(kConvertThreads)
           for (int v = 0; v < V; ++v) random[j][v] = words.word[v];
         }
       }
-      encode_groups(codec, c.codes, c.scales, codes_aligned, first, c.numel, values, random);
+      if (!matrix) {
+        encode_groups(codec, c.codes, c.scales, codes_aligned, first, c.numel, values, random);
+        continue;
+      }
+#pragma unroll
+      for (int j = 0; j < kBlockGroups; ++j) {
+        const int64_t i = first + j * 32 * V;
+        if (find_maxima) {
+          raise_scales<V>(shape, static_cast<float*>(c.scales), i, c.numel, values[j]);
+        } else if (i < c.numel) {
+          const auto* scales = static_cast<const float*>(c.scales);
+          const uint32_t raw = encode_matrix_codes(codec, shape, scales, i, c.numel, values[j], random[j]);
+          store_codes(codec, c.codes, codes_aligned, i, c.numel, raw);
+        }
+      }
     } else {
 #pragma unroll
       for (int j = 0; j < kBlockGroups; ++j) {
         const int64_t i = first + j * 32 * V;
         if (i >= c.numel) continue;
         float values[V];
-        const float scale = formats::load_scale(c.scales, codec.format.scale_dtype, i >> codec.block_shift);
-        decode_codes(codec, load_codes(codec, c.codes, codes_aligned, i, c.numel), scale, values);
+        const uint32_t raw = load_codes(codec, c.codes, codes_aligned, i, c.numel);
+        if (matrix) {
+          float each[V];
+          load_matrix_scales<V>(shape, c.scales, i, c.numel, each);
+          decode_codes(codec, raw, 1.0f, values);
+#pragma unroll
+          for (int v = 0; v < V; ++v) values[v] *= each[v];
+        } else {
+          decode_codes(codec, raw, formats::load_scale(c.scales, codec.format.scale_dtype, i >> codec.block_shift), values);
+        }
         store_group<V>(c.values, c.dtype, values_aligned, i, c.numel, encode_group<float, V>(c.dtype, values));
       }
     }
@@ -61,8 +85,17 @@ cudaError_t run_conversion(const Conversion& c, const Context& context) {
   const unsigned grid = unsigned(blocks < kMostBlocks ? blocks : kMostBlocks);
   const bool values_aligned = is_aligned(c.values, kBlockGroup * item_size(c.dtype));
   const bool codes_aligned = is_aligned(c.codes, kBlockGroup * formats::code_bits(c.format.map) / 8);
-  return simt::launch(convert_kernel, grid, kConvertThreads, 0, context.stream, c, make_codec(c.format), values_aligned,
-                      codes_aligned);
+  const auto run = [&](bool find_maxima) {
+    return simt::launch(convert_kernel, grid, kConvertThreads, 0, context.stream, c, make_codec(c.format), values_aligned,
+                        codes_aligned, find_maxima);
+  };
+  if (c.quantise && has_matrix_scales(c.format, c.rows, c.cols)) {
+    const size_t bytes = size_t(matrix_scales(c.format, c.rows, c.cols).count()) * sizeof(float);
+    cudaError_t error = cudaMemsetAsync(c.scales, 0, bytes, context.stream);
+    if (error == cudaSuccess) error = run(true);
+    if (error != cudaSuccess) return error;
+  }
+  return run(false);
 }
 
 }  // namespace momentum::cuda

@@ -43,6 +43,8 @@ struct ExtraPart {
 template <int kStored>
 struct ScalesPart {
   void* scales[kStored > 0 ? kStored : 1];
+  int64_t matrix_rows, matrix_cols;
+  int64_t maxima_begin;  // of this tensor's states with the scales of a matrix, one state after the other
 };
 
 // Where a reduction leaves this tensor's partial totals.

@@ -52,7 +52,8 @@ __device__ __forceinline__ void map_chunk(const Params<Rule, T, MapEntry<Rule, k
       if constexpr (kFull) {
         residual[j] = ema[j] = {{0, 0, 0, 0}};
         if (e.residual != nullptr) {
-          residual[j] = load_residual<V>(common.residual, e.residual, dtype(kResidualStream), aligned(kResidualStream), i, numel);
+          residual[j] =
+              load_residual<V>(common.residual, e.residual, dtype(kResidualStream), aligned(kResidualStream), i, numel);
         }
         if (e.ema != nullptr) ema[j] = load_group<V>(e.ema, dtype(kEmaStream), aligned(kEmaStream), i, numel);
       }
@@ -144,6 +145,7 @@ __global__ void __launch_bounds__(kThreads, kMapBlocks<Rule, kKind>)
     const int64_t begin = int64_t(chunk - e.first_chunk) * kChunk - e.shift;
     if constexpr (kKind == MapKind::kBlocks) {
       map_chunk_blocks<Rule>(params, e, prepared, begin);
+      keep_scales<Rule>(params, e);
     } else if constexpr (sizeof(T) == 8) {
       map_chunk<Rule, T, kKind, 2>(params, e, prepared, begin);
     } else {
@@ -154,6 +156,7 @@ __global__ void __launch_bounds__(kThreads, kMapBlocks<Rule, kKind>)
       }
     }
   }
+  if (kKind == MapKind::kBlocks && params.header.find_maxima) return;
   count_step(params, arrivals);
 }
 

@@ -7,7 +7,7 @@
 
 #include "core/prepare.h"
 #include "cuda/access.h"
-#include "cuda/blocks.h"
+#include "cuda/matrix_scales.h"
 #include "cuda/param.h"
 #include "cuda/table.h"
 
@@ -27,6 +27,35 @@ __device__ __forceinline__ void store_blocks(const BlockCodec& codec, const Entr
   encode_groups(codec, e.states[k], e.scales[k], stream_aligned(e.aligned, kFirstState + k), first, e.numel, values, random);
 }
 
+// Stores elements i .. i + 4 of state k with the new scales, which are the maxima found before.
+template <class Entry>
+__device__ __forceinline__ void store_matrix(const BlockCodec& codec, const MatrixScales& shape, const Entry& e, int k,
+                                             uint32_t step, const float* maxima, int64_t i, const float* values) {
+  uint32_t random[kBlockGroup] = {};
+  if (codec.format.stochastic) random_group<kBlockGroup>(e, state_seed(e.seed, k), step, i, random);
+  if (i >= e.numel) return;
+  const uint32_t raw = encode_matrix_codes(codec, shape, maxima, i, e.numel, values, random);
+  store_codes(codec, e.states[k], stream_aligned(e.aligned, kFirstState + k), i, e.numel, raw);
+}
+
+// The block that is last to finish a tensor makes the maxima its scales: no other reads the old ones any more.
+template <class Rule, class ParamsType>
+__device__ __forceinline__ void keep_scales(const ParamsType& params, const MapEntry<Rule, MapKind::kBlocks>& e) {
+  if (params.header.maxima == nullptr || params.header.find_maxima) return;
+  const auto chunks = uint32_t((e.numel + kChunk - 1) / kChunk);
+  if (!arrive(params.header.tickets + e.index, chunks)) return;
+  int64_t begin = e.maxima_begin;
+  for (int k = 0; k < MapEntry<Rule, MapKind::kBlocks>::kStored; ++k) {
+    const StateFormat& format = params.header.codecs[k].format;
+    const bool quantised = stream_dtype(e.dtypes, kFirstState + k) == DType::kCodes;
+    if (!quantised || !has_matrix_scales(format, e.matrix_rows, e.matrix_cols)) continue;
+    const int64_t count = matrix_scales(format, e.matrix_rows, e.matrix_cols).count();
+    auto* scales = static_cast<float*>(e.scales[k]);
+    for (int64_t i = threadIdx.x; i < count; i += kThreads) scales[i] = params.header.maxima[begin + i];
+    begin += count;
+  }
+}
+
 template <class Rule>
 __device__ __forceinline__ void map_chunk_blocks(const Params<Rule, float, MapEntry<Rule, MapKind::kBlocks>>& params,
                                                  const MapEntry<Rule, MapKind::kBlocks>& e,
@@ -42,6 +71,10 @@ __device__ __forceinline__ void map_chunk_blocks(const Params<Rule, float, MapEn
   const auto aligned = [&](int stream) { return stream_aligned(e.aligned, stream); };
   const auto is_stored = [&](int k) { return k < required_state_count<Rule>() || e.states[k] != nullptr; };
   const auto is_quantised = [&](int k) { return dtype(kFirstState + k) == DType::kCodes; };
+  const auto is_matrix = [&](int k) {
+    return is_quantised(k) && has_matrix_scales(params.header.codecs[k].format, e.matrix_rows, e.matrix_cols);
+  };
+  const bool find_maxima = params.header.find_maxima;
 
   for (int tile = 0; tile < kChunk && begin + tile < numel; tile += kTile) {
     Raw param[kGroups], grad[kGroups], state[kStored > 0 ? kStored : 1][kGroups], residual[kGroups], ema[kGroups];
@@ -61,7 +94,8 @@ __device__ __forceinline__ void map_chunk_blocks(const Params<Rule, float, MapEn
           const BlockCodec& codec = params.header.codecs[k];
           state[k][j].word[0] = load_codes(codec, e.states[k], aligned(kFirstState + k), i, numel);
           ptx::assume_global(e.scales[k]);
-          if (i < numel) scale[k][j] = formats::load_scale(e.scales[k], codec.format.scale_dtype, i >> codec.block_shift);
+          if (i < numel && !is_matrix(k))
+            scale[k][j] = formats::load_scale(e.scales[k], codec.format.scale_dtype, i >> codec.block_shift);
         } else {
           state[k][j] = load_group<V>(e.states[k], dtype(kFirstState + k), aligned(kFirstState + k), i, numel);
         }
@@ -86,7 +120,15 @@ __device__ __forceinline__ void map_chunk_blocks(const Params<Rule, float, MapEn
         for (int v = 0; v < V; ++v) values[v] = 0.0f;
         if (k < kStored && !is_fresh) {
           if (is_quantised(k)) {
-            decode_codes(params.header.codecs[k], state[k][j].word[0], scale[k][j], values);
+            const BlockCodec& codec = params.header.codecs[k];
+            const bool matrix = is_matrix(k);
+            decode_codes(codec, state[k][j].word[0], matrix ? 1.0f : scale[k][j], values);
+            if (matrix) {
+              float each[V];
+              load_matrix_scales<V>(matrix_scales(codec.format, e.matrix_rows, e.matrix_cols), e.scales[k], i, numel, each);
+#pragma unroll
+              for (int v = 0; v < V; ++v) values[v] *= each[v];
+            }
           } else {
             decode_group<float, V>(dtype(kFirstState + k), state[k][j], values);
           }
@@ -105,16 +147,33 @@ __device__ __forceinline__ void map_chunk_blocks(const Params<Rule, float, MapEn
       for (int v = 0; v < V; ++v) {
         step_element<Rule, float>(prepared.frame, prepared.scalars, g[v], p[v], x[j][v], total[v]);
       }
-      store_param<float, V>(common, e, step, prepared.frame.ema_weight, i, p, ema[j]);
+      if (!find_maxima) store_param<float, V>(common, e, step, prepared.frame.ema_weight, i, p, ema[j]);
     }
+    int64_t maxima_begin = e.maxima_begin;
 #pragma unroll
     for (int k = 0; k < kStored; ++k) {
-      if (!is_stored(k)) continue;
+      if (!is_stored(k) || (find_maxima && !is_matrix(k))) continue;
       float values[kGroups][V];
 #pragma unroll
       for (int j = 0; j < kGroups; ++j) {
 #pragma unroll
         for (int v = 0; v < V; ++v) values[j][v] = x[j][v][k];
+      }
+      if (is_matrix(k)) {
+        const BlockCodec& codec = params.header.codecs[k];
+        const MatrixScales shape = matrix_scales(codec.format, e.matrix_rows, e.matrix_cols);
+        float* maxima = params.header.maxima + maxima_begin;
+        maxima_begin += shape.count();
+#pragma unroll
+        for (int j = 0; j < kGroups; ++j) {
+          const int64_t i = first + j * 32 * V;
+          if (find_maxima) {
+            raise_scales<V>(shape, maxima, i, numel, values[j]);
+          } else {
+            store_matrix(codec, shape, e, k, step, maxima, i, values[j]);
+          }
+        }
+        continue;
       }
       if (is_quantised(k)) {
         store_blocks(params.header.codecs[k], e, k, step, first, values);

@@ -8,6 +8,7 @@
 
 #include "core/prepare.h"
 #include "cuda/access.h"
+#include "cuda/matrix_scales.h"
 #include "cuda/param.h"
 #include "cuda/table.h"
 
@@ -80,7 +81,7 @@ struct Measure {
           const DType dtype = stream_dtype(e.dtypes, kFirstState + s);
           if (sizeof(T) == sizeof(float) && dtype == DType::kCodes) {
             float decoded[V];
-            decode_anywhere<V>(codecs[s], e.states[s], e.scales[s], i, end, decoded);
+            decode_anywhere<V>(codecs[s], e.states[s], e.scales[s], e.matrix_rows, e.matrix_cols, i, end, decoded);
 #pragma unroll
             for (int v = 0; v < V; ++v) values[v] = T(decoded[v]);
           } else {
@@ -110,16 +111,9 @@ struct Measure {
 
 template <class Rule, class T>
 __device__ __forceinline__ Measure<Rule, T> make_measure(const CommonArgs& common, const ReduceEntry<Rule>& e,
-                                                         const Prepared<Rule, T>& prepared, int k,
-                                                         const BlockCodec* codecs) {
+                                                         const Prepared<Rule, T>& prepared, int k, const BlockCodec* codecs) {
   constexpr bool kAlways = state_count<Rule>() == 0;  // plain statistics reduce the parameter itself
-  return {e,
-          prepared,
-          k,
-          kAlways || prepared.frame.l2 != T(0),
-          fresh<Rule, T>(prepared.scalars),
-          common.residual,
-          codecs};
+  return {e, prepared, k, kAlways || prepared.frame.l2 != T(0), fresh<Rule, T>(prepared.scalars), common.residual, codecs};
 }
 
 template <class Rule, class T, class ParamsType>
@@ -132,19 +126,6 @@ __device__ __forceinline__ void finish_segment(const ParamsType& params, const R
       finalize<Rule, T>(params.header.reduction, constants, prepared.context, total, e.scalars);
     }
   }
-}
-
-// Adds a piece to its segment; true in all threads of the block that completes it.
-__device__ __forceinline__ bool arrive(uint32_t* ticket, uint32_t pieces) {
-  __shared__ bool last;
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    __threadfence();
-    last = atomicAdd(ticket, 1u) == pieces - 1;
-    __threadfence();
-  }
-  __syncthreads();
-  return last;
 }
 
 // Segments that are contiguous: tensors or rows.

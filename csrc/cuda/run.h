@@ -138,6 +138,8 @@ class Runner {
     if constexpr (requires { e.scalars; }) e.scalars = t.scalars;
     if constexpr (requires { e.scales; }) {
       for (int k = 0; k < Entry::kStored; ++k) e.scales[k] = t.scales[k];
+      e.matrix_rows = t.rows;
+      e.matrix_cols = t.cols;
     }
     if constexpr (requires { e.rows; }) {
       e.rows = t.rows;
@@ -165,6 +167,27 @@ class Runner {
       }
     }
     return full ? MapKind::kFull : MapKind::kPlain;
+  }
+
+  // Scales of rows and columns that the map of a tensor finds anew.
+  int64_t maxima_of(const TensorArgs& t) const {
+    int64_t count = 0;
+    for (int k = 0; k < state_count<Rule>(); ++k) {
+      const StateFormat& format = call_.common.state_formats[k];
+      if (t.states[k] == nullptr || t.state_dtypes[k] != DType::kCodes) continue;
+      if (has_matrix_scales(format, t.rows, t.cols)) count += matrix_scales(format, t.rows, t.cols).count();
+    }
+    return count;
+  }
+
+  // Zeroed memory for them, and a ticket for each tensor of the call.
+  cudaError_t reserve_maxima(int64_t count, Header<Rule, T>& header) const {
+    const size_t floats = (size_t(count) * sizeof(float) + 7) / 8 * 8;
+    const size_t bytes = floats + call_.tensors.size() * sizeof(uint32_t);
+    auto* scratch = static_cast<char*>(context_.allocate(bytes, context_.owner));
+    header.maxima = reinterpret_cast<float*>(scratch);
+    header.tickets = reinterpret_cast<uint32_t*>(scratch + floats);
+    return cudaMemsetAsync(scratch, 0, bytes, context_.stream);
   }
 
   template <MapKind kKind>
@@ -202,17 +225,32 @@ cudaError_t Runner<Rule, T>::map_tables(const TotalsLayout& layout) {
   TableLaunch<Params<Rule, T, MapEntry<Rule, kKind>>> launch;
   start(launch.header(), layout);
   launch.reserve(mine_.size());
+  int64_t maxima = 0;
   for (const uint32_t index : mine_) {
     auto& e = launch.add();
+    if constexpr (kKind == MapKind::kBlocks) {
+      e.maxima_begin = maxima;
+      maxima += maxima_of(call_.tensors[index]);
+    }
     fill(index, kKind == MapKind::kBlocks || call_.common.rounding == Rounding::kStochastic, e);
     if constexpr (uses_segments<Rule>()) e.segment_begin = segments[index];
     launch.add_chunks(e.numel > 0 ? (e.numel + e.shift + kChunk - 1) / kChunk : 0);
   }
   auto* arrivals = reinterpret_cast<uint32_t*>(call_.common.steps + call_.tensors.size());
-  return launch.run(reinterpret_cast<const void*>(kKernel), context_, [&](const auto& params) {
-    const unsigned grid = std::clamp(params.header.chunks, 1u, unsigned(resident));
-    return simt::launch(kKernel, grid, kThreads, 0, context_.stream, params, arrivals);
-  });
+  const auto run = [&] {
+    return launch.run(reinterpret_cast<const void*>(kKernel), context_, [&](const auto& params) {
+      const unsigned grid = std::clamp(params.header.chunks, 1u, unsigned(resident));
+      return simt::launch(kKernel, grid, kThreads, 0, context_.stream, params, arrivals);
+    });
+  };
+  if (maxima > 0) {
+    cudaError_t error = reserve_maxima(maxima, launch.header());
+    launch.header().find_maxima = true;
+    if (error == cudaSuccess) error = run();
+    if (error != cudaSuccess) return error;
+    launch.header().find_maxima = false;
+  }
+  return run();
 }
 
 template <class Rule, class T>

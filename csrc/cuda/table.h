@@ -22,10 +22,13 @@ struct Header {
   TotalsLayout layout;
   typename Rule::template Constants<T> constants;
   BlockCodec codecs[state_count<Rule>() > 0 ? state_count<Rule>() : 1];  // of quantised states
-  const void* resident;  // the table in device memory, or null
-  uint32_t chunks;       // of this launch
+  const void* resident;                                                  // the table in device memory, or null
+  uint32_t chunks;                                                       // of this launch
   uint32_t entries;
-  // Reductions only.
+  // States with the scales of a matrix: their maxima are found by a launch of their own, without storing, before the map.
+  float* maxima;
+  bool find_maxima;
+  // Reductions, and `tickets` for each tensor of a map with maxima.
   int reduction;
   Axis axis;
   bool finalize;
@@ -116,6 +119,19 @@ template <class Rule, class T, class ParamsType>
 __device__ __forceinline__ typename Rule::template Constants<T> constants_of(const ParamsType& params) {
   if (params.header.common.device_hypers) return make_constants<Rule, T>(params.header.common);
   return params.header.constants;
+}
+
+// One more of `pieces` is done; true in all threads of the block that completes them.
+__device__ __forceinline__ bool arrive(uint32_t* ticket, uint32_t pieces) {
+  __shared__ bool last;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    __threadfence();
+    last = atomicAdd(ticket, 1u) == pieces - 1;
+    __threadfence();
+  }
+  __syncthreads();
+  return last;
 }
 
 }  // namespace momentum::cuda

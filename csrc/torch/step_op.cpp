@@ -191,28 +191,31 @@ class Unpacker {
     }
   }
 
-  // Three numbers per state: the code map, elements per block, and how codes are rounded. Scales come in one list, those of the
-  // first quantised state before those of the next.
+  // Four numbers per state: the code map, elements per block, how codes are rounded, and what has a scale. Scales come in one
+  // list, those of the first quantised state before those of the next.
   void state_formats() {
     const char* op = check_.op();
     if (a_.state_formats.empty()) return check_.length("scales", a_.scales.size(), 0, "state_formats names no quantised state");
-    check_.length("state_formats", a_.state_formats.size(), size_t(3 * rule_.state_count), "none, or three per state");
+    check_.length("state_formats", a_.state_formats.size(), size_t(4 * rule_.state_count), "none, or four per state");
     size_t quantised = 0;
     for (int k = 0; k < rule_.state_count; ++k) {
-      const int64_t map = a_.state_formats[3 * k], block = a_.state_formats[3 * k + 1], rounding = a_.state_formats[3 * k + 2];
-      check_.range("state_formats", 3 * k, double(map), 0, formats::kCodeMaps - 1, false);
+      const int64_t map = a_.state_formats[4 * k], block = a_.state_formats[4 * k + 1], rounding = a_.state_formats[4 * k + 2];
+      const int64_t scaling = a_.state_formats[4 * k + 3];
+      check_.range("state_formats", 4 * k, double(map), 0, formats::kCodeMaps - 1, false);
       if (map == 0) continue;
       if (!has_state(k)) {
-        refuse(op, "state_formats[", 3 * k, "] is ", map, ", expected 0: ", rule_.states[k].name, " is not given");
+        refuse(op, "state_formats[", 4 * k, "] is ", map, ", expected 0: ", rule_.states[k].name, " is not given");
       }
       if (!is_block_size(block)) {
-        refuse(op, "state_formats[", 3 * k + 1, "] is ", block, ", expected a block of 64, 128 or 256 elements");
+        refuse(op, "state_formats[", 4 * k + 1, "] is ", block, ", expected a block of 64, 128 or 256 elements");
       }
-      check_.range("state_formats", 3 * k + 2, double(rounding), 0, 1, false);
+      check_.range("state_formats", 4 * k + 2, double(rounding), 0, 1, false);
+      check_.range("state_formats", 4 * k + 3, double(scaling), 0, 2, false);
       StateFormat& format = call_.common.state_formats[k];
       format.map = CodeMap(map);
       format.block = int(block);
       format.stochastic = rounding == 1;
+      format.scaling = Scaling(scaling);
       first_scale_[k] = quantised;
       quantised += count_;
     }
@@ -228,6 +231,9 @@ class Unpacker {
       const TensorInfo info = describe(a_.scales[i]);
       if (info.numel == 0) continue;
       format.scale_dtype = check_.dtype("scales", int64_t(i), info, false);
+      if (format.scaling != Scaling::kBlock && format.scale_dtype != DType::kFloat32) {
+        refuse(check_.op(), "scales[", i, "] has dtype ", dtype_name(info), ", expected float32: scales of rows and columns");
+      }
       return;
     }
   }
@@ -241,12 +247,16 @@ class Unpacker {
              " for this state");
     }
     if (t.param_dtype == DType::kFloat64) {
-      refuse(check_.op(), argument, "[", i, "] has dtype uint8, expected float64: params[", i, "] is float64, whose states are ",
-             "not quantised");
+      refuse(check_.op(), argument, "[", i, "] has dtype uint8, expected float64: params[", i,
+             "] is float64, whose states are ", "not quantised");
     }
     t.states[k] = check_.bytes(argument, index, codes, formats::code_bytes(format.map, param.numel));
     t.state_dtypes[k] = DType::kCodes;
-    const int64_t blocks = block_count(format, param.numel);
+    const int64_t blocks = scale_count(format, t.numel, t.rows, t.cols);
+    if (has_matrix_scales(format, t.rows, t.cols) && !is_contiguous(param)) {
+      refuse(check_.op(), "params[", i, "] has strides ", strides_text(param), ", expected a contiguous tensor (", argument,
+             " has a scale for each row and column)");
+    }
     t.scales[k] = check_.vector("scales", place, describe(a_.scales[size_t(place)]), format.scale_dtype, blocks);
     overlap_.add(t.states[k], codes.numel, argument, index, true);
     overlap_.add(t.scales[k], blocks * item_size(format.scale_dtype), "scales", place, true);
@@ -258,8 +268,8 @@ class Unpacker {
     const size_t place = first_scale_[k] + i;
     const TensorInfo info = describe(a_.scales[place]);
     if (info.numel == 0) return;
-    refuse(check_.op(), "scales[", place, "] has shape ", shape_text(info), ", expected an empty tensor: ",
-           rule_.states[k].name, "[", i, "] is not quantised");
+    refuse(check_.op(), "scales[", place, "] has shape ", shape_text(info),
+           ", expected an empty tensor: ", rule_.states[k].name, "[", i, "] is not quantised");
   }
 
   TensorInfo like_param(const char* argument, size_t i, AtenTensorHandle handle, const TensorInfo& param) const {

@@ -70,6 +70,17 @@ class CodeMap(IntEnum):
     """Float8 E4M3 divided by 448."""
 
 
+class Scaling(IntEnum):
+    """What shares a scale."""
+
+    BLOCK = 0
+    """A block of consecutive elements."""
+    RANK_ONE = 1
+    """Each row and each column of a matrix has one; an element takes the smaller. Of anything but a matrix: blocks."""
+    GRID = 2
+    """The same within square tiles."""
+
+
 class Rounding(IntEnum):
     """How a parameter of low precision, or a code, is stored."""
 

@@ -1,4 +1,6 @@
-// Block-scaled storage of a state: codes, and one scale for every block of consecutive elements.
+// Block-scaled storage of a state: codes, and one scale for every block of consecutive elements; or, for matrices, one for
+// every row and column of a tile, of which an element takes the smaller. The tile is the whole matrix (rank-one scales, Li et
+// al. 2023) or a square (grid scales).
 #pragma once
 
 #include <cstdint>
@@ -12,12 +14,15 @@
 
 namespace momentum {
 
+enum class Scaling : uint8_t { kBlock = 0, kRankOne = 1, kGrid = 2 };
+
 // How one state of a call is quantised; plain data. `map` kNone: it is not.
 struct StateFormat {
   formats::CodeMap map = formats::CodeMap::kNone;
   DType scale_dtype = DType::kFloat32;
+  Scaling scaling = Scaling::kBlock;
   bool stochastic = false;
-  int block = 0;  // 64, 128 or 256 elements
+  int block = 0;  // 64, 128 or 256 elements; with grid scales the side of a tile
 };
 
 inline constexpr int kSmallestBlock = 64, kLargestBlock = 256;
@@ -26,6 +31,34 @@ constexpr bool is_block_size(int64_t block) { return block == 64 || block == 128
 
 MOMENTUM_HD constexpr int64_t block_count(const StateFormat& format, int64_t numel) {
   return (numel + format.block - 1) / format.block;
+}
+
+// The scales of a matrix: of each row within each tile, then of each column.
+struct MatrixScales {
+  int64_t rows, cols;
+  int64_t side;          // of a tile
+  int64_t across, down;  // tiles
+
+  MOMENTUM_HD int64_t row_scale(int64_t row, int64_t col) const { return row * across + (across > 1 ? col / side : 0); }
+  MOMENTUM_HD int64_t column_scale(int64_t row, int64_t col) const {
+    return rows * across + (down > 1 ? row / side * cols : 0) + col;
+  }
+  MOMENTUM_HD int64_t count() const { return rows * across + down * cols; }
+};
+
+// A row or a column alone is scaled in blocks.
+MOMENTUM_HD constexpr bool has_matrix_scales(const StateFormat& format, int64_t rows, int64_t cols) {
+  return format.scaling != Scaling::kBlock && rows > 1 && cols > 1;
+}
+
+MOMENTUM_HD MatrixScales matrix_scales(const StateFormat& format, int64_t rows, int64_t cols) {
+  if (format.scaling == Scaling::kRankOne) return {rows, cols, rows > cols ? rows : cols, 1, 1};
+  const int64_t side = format.block;
+  return {rows, cols, side, (cols + side - 1) / side, (rows + side - 1) / side};
+}
+
+MOMENTUM_HD int64_t scale_count(const StateFormat& format, int64_t numel, int64_t rows, int64_t cols) {
+  return has_matrix_scales(format, rows, cols) ? matrix_scales(format, rows, cols).count() : block_count(format, numel);
 }
 
 // Each state draws from its own random stream.
@@ -63,6 +96,17 @@ MOMENTUM_HD float normalise(const BlockScale& s, float x) {
   const float unit = x * s.before * s.inverse;
   return s.scale == s.scale ? unit : 0.0f;
 }
+
+// The scale of an element between those of its row and its column; NaN where one of them is not finite.
+MOMENTUM_HD float smaller_scale(float row, float column) {
+  const float scale = row < column ? row : column;
+  const float larger = row < column ? column : row;
+  const bool finite = scale == scale && larger < bit_cast<float>(0x7f800000u);
+  return finite ? scale : bit_cast<float>(0x7fc00000u);
+}
+
+// In [-1, 1]: an element is at most its scale. 0 where the scale is 0, or NaN.
+MOMENTUM_HD float divide_by_scale(float x, float scale) { return scale > 0.0f ? x / scale : 0.0f; }
 
 MOMENTUM_HD float load_scale(const void* scales, DType dtype, int64_t i) {
   if (dtype == DType::kBFloat16) return BFloat16::load<float>(static_cast<const uint16_t*>(scales)[i]);

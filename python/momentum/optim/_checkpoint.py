@@ -158,21 +158,25 @@ def _read_codes(target: _Target, name: str, values: dict[str, Any]) -> dict[str,
     codes, scales, numbers = (values[part].detach() for part in parts)
     described = numbers.tolist()
     try:
-        chosen = StateFormat(described[0], described[1], scales.dtype)
+        chosen = StateFormat.from_stored(described[:3], scales.dtype)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{target.name}: state {name + FORMAT!r} is {described}: {error}") from None
     numel = param.numel()
-    order = described[2:]
+    order = described[3:]
     if sorted(order) != list(range(param.dim())):
         raise ValueError(
             f"{target.name}: state {name + FORMAT!r} is {described}, expected an order of {param.dim()} dimensions"
         )
     _check(target, name, "dtype", codes.dtype, torch.uint8)
     _check(target, name, "shape", tuple(codes.shape), (chosen.code_bytes(numel),))
-    _check(target, name + SCALE, "shape", tuple(scales.shape), (chosen.blocks(numel),))
+    _check(target, name + SCALE, "shape", tuple(scales.shape), (chosen.scale_count(_shape_in_memory(param, order)),))
     for tensor in (codes, scales):
         _check(target, name, "placements", getattr(tensor, "placements", None), getattr(param, "placements", None))
     return {name: codes.to(param.device), name + SCALE: scales.to(param.device), name + FORMAT: numbers.cpu()}
+
+
+def _shape_in_memory(param: Tensor, order: list[int]) -> list[int]:
+    return [param.shape[d] for d in order]
 
 
 def _convert(target: _Target, state: dict[str, Any], name: str) -> None:
@@ -183,9 +187,7 @@ def _convert(target: _Target, state: dict[str, Any], name: str) -> None:
     same = isinstance(stored, StateFormat) and isinstance(wanted, StateFormat) and stored.same_storage(wanted)
     if not isinstance(stored, StateFormat) and not isinstance(wanted, StateFormat):
         return
-    moved = isinstance(stored, StateFormat) and state[name + FORMAT].tolist()[2:] != _formats.memory_order(
-        _sharding.local(param)
-    )
+    moved = same and state[name + FORMAT].tolist()[3:] != _formats.memory_order(_sharding.local(param))
     if not same or moved:
         replace_state(state, name, _formats.convert(state, param, name, wanted))
 

@@ -1,8 +1,8 @@
 """In which format a state is kept, and how it gets there from another one.
 
 A quantised state ``name`` of a parameter is three entries of its state: the codes under ``name`` itself (uint8, flat), the
-scales of its blocks under ``name_scale``, and under ``name_format`` a few int64 on the CPU that say what they mean: the code map,
-the elements per block, and the dimensions of the parameter in the order of its memory. Nothing else is needed to read it.
+scales under ``name_scale``, and under ``name_format`` a few int64 on the CPU that say what they mean: code map, elements per
+block, what shares a scale, and the dimensions of the parameter in the order of its memory. Nothing else is needed to read it.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ def _may_quantise(group: Group, chosen: StateFormat, param: Tensor, place: int) 
         return False
     if is_exception(group, place):
         return False
+    if chosen.has_matrix_scales(param.shape):
+        return not _sharding.is_sharded(param) and param.is_contiguous()
     return _sharding.splits_into(param, chosen.block)
 
 
@@ -70,10 +72,9 @@ def zeros(param: Tensor, name: str, wanted: torch.dtype | StateFormat) -> dict[s
     """Return the entries of a new state."""
     if isinstance(wanted, torch.dtype):
         return {name: torch.zeros_like(param, dtype=wanted, requires_grad=False)}
-    numel = _sharding.local(param).numel()
-    device = param.device
-    codes = torch.zeros(wanted.code_bytes(numel), dtype=torch.uint8, device=device)
-    scales = torch.zeros(wanted.blocks(numel), dtype=wanted.scale_dtype, device=device)
+    shard = _sharding.local(param)
+    codes = torch.zeros(wanted.code_bytes(shard.numel()), dtype=torch.uint8, device=param.device)
+    scales = torch.zeros(wanted.scale_count(shard.shape), dtype=wanted.scale_dtype, device=param.device)
     return _entries(param, name, wanted, codes, scales)
 
 
@@ -86,8 +87,7 @@ def stored_format(state: dict[str, Any], name: str) -> torch.dtype | StateFormat
     """Return the format in which state ``name`` is."""
     if not is_quantised(state, name):
         return state[name].dtype  # type: ignore[no-any-return]
-    code_map, block, *_ = state[name + FORMAT].tolist()
-    return StateFormat(code_map, block, state[name + SCALE].dtype)
+    return StateFormat.from_stored(state[name + FORMAT].tolist()[:3], state[name + SCALE].dtype)
 
 
 def convert(state: dict[str, Any], param: Tensor, name: str, wanted: torch.dtype | StateFormat) -> dict[str, Tensor]:
@@ -98,21 +98,22 @@ def convert(state: dict[str, Any], param: Tensor, name: str, wanted: torch.dtype
     values = dequantised(state, param, name) if is_quantised(state, name) else state[name]
     if isinstance(wanted, torch.dtype):
         return {name: values.to(wanted)}
-    flat = in_memory_order(_sharding.local(values).to(torch.float32))
-    codes = torch.empty(wanted.code_bytes(flat.numel()), dtype=torch.uint8, device=param.device)
-    scales = torch.empty(wanted.blocks(flat.numel()), dtype=wanted.scale_dtype, device=param.device)
-    _ops.call("quantize_", flat, codes, scales, map=int(wanted.map), block=wanted.block)
+    stored = in_memory_order(_sharding.local(values).to(torch.float32))
+    codes = torch.empty(wanted.code_bytes(stored.numel()), dtype=torch.uint8, device=param.device)
+    scales = torch.empty(wanted.scale_count(stored.shape), dtype=wanted.scale_dtype, device=param.device)
+    code_map, block, scaling = wanted.stored_numbers()
+    _ops.call("quantize_", stored, codes, scales, map=code_map, block=block, scaling=scaling)
     return _entries(param, name, wanted, codes, scales)
 
 
 def dequantised(state: dict[str, Any], param: Tensor, name: str) -> Tensor:
     """Return a quantised state in float32, with the shape, strides and placements of ``param``."""
-    code_map, block, *order = state[name + FORMAT].tolist()
+    code_map, block, scaling, *order = state[name + FORMAT].tolist()
     shard = _sharding.local(param)
     shape = [shard.shape[d] for d in order]
     stored = torch.empty(shape, dtype=torch.float32, device=param.device)
     codes, scales = _sharding.local(state[name]), _sharding.local(state[name + SCALE])
-    _ops.call("dequantize_", codes, scales, stored, map=code_map, block=block)
+    _ops.call("dequantize_", codes, scales, stored, map=code_map, block=block, scaling=scaling)
     values = stored.permute([order.index(d) for d in range(shard.dim())])
     if values.stride() != shard.stride():
         values = torch.empty_like(shard, dtype=torch.float32, requires_grad=False).copy_(values)
@@ -128,12 +129,12 @@ def memory_order(tensor: Tensor) -> list[int]:
 
 
 def in_memory_order(tensor: Tensor) -> Tensor:
-    """Return the elements of a dense tensor as they lie in memory, as one dimension."""
-    return tensor.permute(memory_order(tensor)).reshape(-1)
+    """Return a dense tensor with its dimensions in the order of its memory, contiguous."""
+    return tensor.permute(memory_order(tensor)).contiguous()
 
 
 def _entries(param: Tensor, name: str, chosen: StateFormat, codes: Tensor, scales: Tensor) -> dict[str, Tensor]:
-    described = torch.tensor([int(chosen.map), chosen.block, *memory_order(_sharding.local(param))])
+    described = torch.tensor([*chosen.stored_numbers(), *memory_order(_sharding.local(param))])
     return {
         name: _sharding.flat_like(param, codes),
         name + SCALE: _sharding.flat_like(param, scales),

@@ -158,10 +158,10 @@ class Launch:
         self._arguments |= {"lr": self._lr.numbers, "weight_decay": self._weight_decay.numbers}
         if self._scale_names:
             numbers = [
-                f.op_numbers() if f and name in first.states else [0, 0, 0]
+                f.op_numbers() if f and name in first.states else [0, 0, 0, 0]
                 for name, f in zip(first.rule.states, first.formats, strict=True)
             ]
-            self._arguments["state_formats"] = [number for three in numbers for number in three]
+            self._arguments["state_formats"] = [number for four in numbers for number in four]
         if self._residual != Residual.NONE:
             self._arguments["residual"] = int(self._residual)
         self._tensors = {f"{k}_tensor": v for k, v in first.arguments.items() if isinstance(v, Tensor)}

@@ -21,7 +21,7 @@ class Quantized:
     codes
         uint8, one-dimensional: one byte per element, or two elements per byte with the first in the lower half.
     scales
-        One per block, one-dimensional, of the format's ``scale_dtype``.
+        One-dimensional, of the format's ``scale_dtype``: one per block; or one per row (and tile), then one per column.
     format
         What the codes mean.
     shape
@@ -78,9 +78,10 @@ def quantize(input: Tensor, format: StateFormat | str, *, seed: int = 0, step: i
     chosen = named_format(format)
     input = input.detach().contiguous()
     codes = torch.empty(chosen.code_bytes(input.numel()), dtype=torch.uint8, device=input.device)
-    scales = torch.empty(chosen.blocks(input.numel()), dtype=chosen.scale_dtype, device=input.device)
-    kind, block, rounding = chosen.op_numbers()
-    _ops.call("quantize_", input, codes, scales, map=kind, block=block, rounding=rounding, seed=seed, step=step)
+    scales = torch.empty(chosen.scale_count(input.shape), dtype=chosen.scale_dtype, device=input.device)
+    kind, block, rounding, scaling = chosen.op_numbers()
+    numbers = {"map": kind, "block": block, "rounding": rounding, "scaling": scaling}
+    _ops.call("quantize_", input, codes, scales, **numbers, seed=seed, step=step)
     return Quantized(codes, scales, chosen, input.shape)
 
 
@@ -109,8 +110,8 @@ def dequantize(
     """
     chosen = named_format(format)
     output = torch.empty(shape, dtype=dtype, device=codes.device)
-    kind, block, _ = chosen.op_numbers()
-    _ops.call("dequantize_", codes, scales, output, map=kind, block=block)
+    kind, block, scaling = chosen.stored_numbers()
+    _ops.call("dequantize_", codes, scales, output, map=kind, block=block, scaling=scaling)
     return output
 
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 import torch
 from torch import Tensor
 
-from momentum.enums import CodeMap, Rounding
+from momentum.enums import CodeMap, Rounding, Scaling
 
 BLOCKS = (64, 128, 256)
 SCALE_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_SCALINGS = {"block": Scaling.BLOCK, "rank_one": Scaling.RANK_ONE, "grid": Scaling.GRID}
 _ROUNDINGS = {"nearest": Rounding.NEAREST, "stochastic": Rounding.STOCHASTIC}
 _UNSIGNED = (CodeMap.UNSIGNED_DYNAMIC4, CodeMap.LINEAR4, CodeMap.UNSIGNED_DYNAMIC8)
 
 
 @dataclass(frozen=True, init=False)
 class StateFormat:
-    """A tensor as codes of 4 or 8 bits and one scale, its largest magnitude, for every block of consecutive elements.
+    """A tensor as codes of 4 or 8 bits and scales, the largest magnitudes of what shares them.
 
     Parameters
     ----------
@@ -30,6 +33,11 @@ class StateFormat:
         and at 6e-8 (a smaller one becomes 0); second moments can be smaller than that. Default: float32.
     rounding
         ``"nearest"`` or ``"stochastic"``. Default: ``"nearest"``.
+    scaling
+        ``"block"``; or for matrices (dimension 0 by the rest, both larger than 1) ``"rank_one"``, a scale for every row and
+        every column, of which an element takes the smaller: the most accurate for second moments, at the price of a second
+        pass over the tensors; or ``"grid"``, the same within tiles of `block` by `block`. Scales are then float32, and the
+        tensor contiguous. Default: ``"block"``.
 
     Raises
     ------
@@ -54,6 +62,7 @@ class StateFormat:
     block: int
     scale_dtype: torch.dtype
     rounding: str
+    scaling: str
 
     def __init__(
         self,
@@ -61,6 +70,7 @@ class StateFormat:
         block: int | None = None,
         scale_dtype: torch.dtype = torch.float32,
         rounding: str = "nearest",
+        scaling: str = "block",
     ) -> None:
         known = {m.name.lower(): m for m in CodeMap if m != CodeMap.NONE}
         numbered = {int(m): m for m in known.values()}
@@ -77,6 +87,11 @@ class StateFormat:
             )
         if rounding not in _ROUNDINGS:
             raise ValueError(f"rounding must be one of {', '.join(_ROUNDINGS)}, got {rounding!r}")
+        if scaling not in _SCALINGS:
+            raise ValueError(f"scaling must be one of {', '.join(_SCALINGS)}, got {scaling!r}")
+        if scaling != "block" and scale_dtype != torch.float32:
+            raise ValueError(f"scaling={scaling!r} has float32 scales, got scale_dtype={scale_dtype!r}")
+        object.__setattr__(self, "scaling", scaling)
         object.__setattr__(self, "map", chosen)
         object.__setattr__(self, "block", block)
         object.__setattr__(self, "scale_dtype", scale_dtype)
@@ -94,24 +109,44 @@ class StateFormat:
 
     @property
     def bytes_per_element(self) -> float:
-        """Bytes per element of a long tensor, scales included."""
+        """Bytes per element of a long tensor, scales in blocks included."""
         return self.bits / 8 + self.scale_dtype.itemsize / self.block
 
     def code_bytes(self, numel: int) -> int:
         """Return how many bytes the codes of `numel` elements take."""
         return numel if self.bits == 8 else (numel + 1) // 2
 
-    def blocks(self, numel: int) -> int:
-        """Return how many scales `numel` elements have."""
-        return -(-numel // self.block)
+    def scale_count(self, shape: Sequence[int]) -> int:
+        """Return how many scales a tensor has."""
+        if not self.has_matrix_scales(shape):
+            return -(-prod(shape) // self.block)
+        rows, columns = shape[0], prod(shape[1:])
+        if self.scaling == "rank_one":
+            return rows + columns
+        return rows * -(-columns // self.block) + -(-rows // self.block) * columns
+
+    def has_matrix_scales(self, shape: Sequence[int]) -> bool:
+        """Return whether a tensor has scales for rows and columns rather than for blocks."""
+        return self.scaling != "block" and len(shape) > 1 and shape[0] > 1 and prod(shape[1:]) > 1
 
     def same_storage(self, other: StateFormat) -> bool:
         """Return whether codes and scales mean the same in both."""
         return replace(self, rounding="nearest") == replace(other, rounding="nearest")
 
     def op_numbers(self) -> list[int]:
-        """Return the three numbers that describe the format to an op."""
-        return [int(self.map), self.block, int(_ROUNDINGS[self.rounding])]
+        """Return the four numbers that describe the format to a step: map, block, rounding, scaling."""
+        return [int(self.map), self.block, int(_ROUNDINGS[self.rounding]), int(_SCALINGS[self.scaling])]
+
+    def stored_numbers(self) -> list[int]:
+        """Return the three numbers that say how codes and scales are to be read: map, block, scaling."""
+        return [int(self.map), self.block, int(_SCALINGS[self.scaling])]
+
+    @classmethod
+    def from_stored(cls, numbers: Sequence[int], scale_dtype: torch.dtype) -> StateFormat:
+        """Return the format that :meth:`stored_numbers` describes."""
+        code_map, block, scaling = numbers
+        names = {int(number): name for name, number in _SCALINGS.items()}
+        return cls(code_map, block, scale_dtype, scaling=names.get(scaling, str(scaling)))
 
 
 def code_bits(code_map: CodeMap) -> int:
