@@ -17,7 +17,7 @@ struct TensorArgs {
   const void* grad = nullptr;
   void* states[kMaxStates] = {};
   void* scales[kMaxStates] = {};  // of quantised states
-  void* residual = nullptr;  // Kahan compensation or master copy
+  void* residual = nullptr;       // Kahan compensation or master copy
   void* ema = nullptr;
   float* scalars = nullptr;
   DType param_dtype = DType::kFloat32;

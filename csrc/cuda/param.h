@@ -70,8 +70,8 @@ __device__ __forceinline__ void store_param(const CommonArgs& common, const Entr
 #pragma unroll
     for (int v = 0; v < V; ++v) {
       const float x = float(p[v]);
-      const auto both = formats::BFloat16::split(x, stochastic ? formats::BFloat16::stochastic_addend(random[v])
-                                                               : formats::BFloat16::nearest_addend(x));
+      const auto both = formats::BFloat16::split(
+          x, stochastic ? formats::BFloat16::stochastic_addend(random[v]) : formats::BFloat16::nearest_addend(x));
       Element<2>::set(stored, v, both.high);
       low.word[v / 4] |= uint32_t(uint8_t(both.low)) << (v % 4 * 8);
     }

@@ -42,7 +42,8 @@ std::string step_schema(const RuleDescription& rule) {
     if (rule.hypers[k].tensor) s << ", Tensor? " << rule.hypers[k].name << "_tensor=None";
   }
   s << ", Tensor? grad_scale=None, Tensor? found_inf=None, int decay=0, float max_lr=1.0, bool maximize=False, int cautious=0"
-       ", int residual=0, int rounding=0, int[] seeds=[0], int[] shards=[], float ema_decay=0.0, int[] state_formats=[], int stage=-1) -> ()";
+       ", int residual=0, int rounding=0, int[] seeds=[0], int[] shards=[], float ema_decay=0.0, int[] state_formats=[], int "
+       "stage=-1) -> ()";
   return s.str();
 }
 

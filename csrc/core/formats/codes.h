@@ -44,17 +44,13 @@ MOMENTUM_HD constexpr bool is_dynamic(CodeMap map) {
 namespace dynamic {
 
 // The last decade of a map.
-MOMENTUM_HD constexpr int top(CodeMap map) {
-  return (code_bits(map) == 8 ? 6 : 2) + (is_unsigned(map) ? 1 : 0);
-}
+MOMENTUM_HD constexpr int top(CodeMap map) { return (code_bits(map) == 8 ? 6 : 2) + (is_unsigned(map) ? 1 : 0); }
 
 // The code of zero: signed magnitudes count from here in both directions; unsigned code c is magnitude c + 1.
 MOMENTUM_HD constexpr int zero(CodeMap map) { return code_bits(map) == 8 ? 127 : 7; }
 
 // 10^-(top+1) / 2, the unit in which the values of decade e are 5^e times integers.
-MOMENTUM_HD constexpr float unit(int top) {
-  return top == 2 ? 0.5e-3f : top == 3 ? 0.5e-4f : top == 6 ? 0.5e-7f : 0.5e-8f;
-}
+MOMENTUM_HD constexpr float unit(int top) { return top == 2 ? 0.5e-3f : top == 3 ? 0.5e-4f : top == 6 ? 0.5e-7f : 0.5e-8f; }
 
 MOMENTUM_HD constexpr float power_of_five(int e) {
   return float((e & 1 ? 5 : 1) * (e & 2 ? 25 : 1) * (e & 4 ? 625 : 1) * (e & 8 ? 390625 : 1));

@@ -172,7 +172,7 @@ class Launch:
                 self._arguments["shards"] = [n for p in self._params for n in _sharding.philox_layout(p)]
 
     def collect(self) -> list[list[Tensor]] | None:
-        """Return gradients, states, scales, residuals, averages and scalars as they are now; None where the launch is out of date.
+        """Return gradients, states, scales, residuals, averages and scalars as they are now; None where the launch is stale.
 
         Everything is read anew from ``param.grad`` and the state dictionaries: whatever the user put there is what is
         used. Only the step counts are held here, so it is checked that the user's are still the ones held.
