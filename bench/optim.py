@@ -58,26 +58,37 @@ class Work:
     """The shapes in words."""
     shapes: Shapes
     dtype: torch.dtype = torch.float32
-    state_dtype: torch.dtype | None = None
-    """Where it is not the parameters': only some contenders have this choice."""
+    states: torch.dtype | str | None = None
+    """Format of the states where it is not the parameters' dtype: only some contenders have this choice."""
     cold: bool = True
 
     @property
     def name(self) -> str:
         """Such as ``adamw-bf16-fp32-states-1x20m``."""
         parts = [self.algorithm.name.lower(), _SHORT[self.dtype]]
-        if self.state_dtype is not None:
-            parts.append(f"{_SHORT[self.state_dtype]}-states")
+        if self.states is not None:
+            parts.append(f"{self.short_states}-states")
         return "-".join([*parts, self.tensors.replace(" x ", "x").replace(" ", "-").lower()])
 
     @property
     def title(self) -> str:
         """For the table's head."""
-        states = f", states {_SHORT[self.state_dtype]}" if self.state_dtype is not None else ""
+        states = f", states {self.short_states}" if self.states is not None else ""
         return f"{self.algorithm.name} {_SHORT[self.dtype]}{states}, {self.tensors}"
+
+    @property
+    def short_states(self) -> str:
+        """The format of the states in a few letters."""
+        return self.states if isinstance(self.states, str) else _SHORT[self.states or self.dtype]
+
+    @property
+    def state_bytes(self) -> float:
+        """Bytes of one element of a state, its share of a scale included."""
+        return _QUANTISED[self.states] if isinstance(self.states, str) else (self.states or self.dtype).itemsize
 
 
 _SHORT = {torch.float32: "fp32", torch.bfloat16: "bf16"}
+_QUANTISED = {"int4": 0.5 + 4 / 128, "int8": 1 + 4 / 256, "fp8": 1 + 4 / 256}
 
 
 def cases(device: torch.device, shrink: int) -> list[Case]:
@@ -89,6 +100,12 @@ def cases(device: torch.device, shrink: int) -> list[Case]:
         Work(ADAMW, "148 GPT", GPT_SHAPES),
         Work(ADAMW, "1 x 20M", ((20_000_000,),), bf16),
         Work(ADAMW, "1 x 20M", ((20_000_000,),), bf16, fp32),
+        *(
+            Work(ADAMW, "1 x 20M", ((20_000_000,),), dtype, states)
+            for dtype in (fp32, bf16)
+            for states in ("int4", "int8")
+        ),
+        *(Work(ADAMW, "1000 x 4096", ((4096,),) * 1000, fp32, states) for states in ("int4", "int8")),
         Work(SGD, "1 x 20M", ((20_000_000,),)),
         Work(LION, "1 x 20M", ((20_000_000,),)),
         Work(SPAM, "148 GPT", GPT_SHAPES),
@@ -99,7 +116,10 @@ def cases(device: torch.device, shrink: int) -> list[Case]:
     ]
     if device.type == "cuda":
         for tensors, shapes in (("1 x 100M", ((100_000_000,),)), ("1 x 1B", ((1_000_000_000,),))):
-            work += [Work(ADAMW, tensors, shapes, *formats) for formats in ((fp32,), (bf16,), (bf16, fp32))]
+            work += [
+                Work(ADAMW, tensors, shapes, *formats)
+                for formats in ((fp32,), (bf16,), (bf16, fp32), (bf16, "int4"), (bf16, "int8"))
+            ]
         work.append(Work(ADAMW, "1000 x 100K", ((100_000,),) * 1000))
     found = [_case(item, device, shrink) for item in work]
     return [*found, _graph_case(device, shrink)] if device.type == "cuda" else found
@@ -126,7 +146,6 @@ def _case(work: Work, device: torch.device, shrink: int, contenders: Sequence[Co
 def _contenders(work: Work, shapes: Shapes, device: torch.device) -> list[Contender]:
     """Ours first, then torch's, then whoever is installed; memory is given out in this order."""
     algorithm, size, count = work.algorithm, work.dtype.itemsize, numel(shapes)
-    state_dtype = work.state_dtype or work.dtype
     largest = max(numel((shape,)) for shape in shapes)
 
     def contender(name: str, make: Make, of: Algorithm = algorithm, state: float = size, temporaries: int = 0) -> Contender:
@@ -134,8 +153,8 @@ def _contenders(work: Work, shapes: Shapes, device: torch.device) -> list[Conten
         moved = of.bytes_per_element(size, size, state) * count
         return Contender(name, lambda inputs: make(inputs).step, moved, int(of.states * state * count) + temporaries)
 
-    ours = momentum_optimizer(algorithm.name, state_format=state_dtype, **algorithm.arguments)
-    found = [contender("momentum", ours, state=state_dtype.itemsize)]
+    ours = momentum_optimizer(algorithm.name, state_format=work.states or work.dtype, **algorithm.arguments)
+    found = [contender("momentum", ours, state=work.state_bytes)]
     if algorithm.name in ("AdamW", "SGD"):
         temporaries = {"torch foreach": 2 * count * size, "torch for-loop": 2 * largest * size}
         for variant in TORCH_VARIANTS:

@@ -61,6 +61,16 @@ TARGETS = {
             versus("adamw-bf16-fp32-states-1x20m", "adamw-fp32-1x20m", _BYTES_BF16_FP32_STATES / _BYTES_FP32),
             1.15,
         ),
+        *(
+            Target(f"AdamW {dtype} parameters, {states} states, time over torch fused {dtype}", ratio(f"{case}-1x20m"), limit)
+            for dtype, limit in (("fp32", 1.0), ("bf16", 0.8))
+            for states in ("int4", "int8")
+            for case in (f"adamw-{dtype}-{states}-states",)
+        ),
+        *(
+            Target(f"1000 x 4096, {states} states, time over torch fused", ratio(f"adamw-fp32-{states}-states-1000x4096"), 0.5)
+            for states in ("int4", "int8")
+        ),
         Target("400 tiny tensors, time over torch fused", ratio("adamw-fp32-400-tiny"), 1.0),
         Target("4000 tiny tensors, time over torch fused", ratio("adamw-fp32-4000-tiny"), 1.0),
     ),
@@ -69,6 +79,20 @@ TARGETS = {
             Target(f"AdamW {text} {size}, share of copy", share(f"adamw-{name}-1x{size.lower()}"), limit, at_least=True)
             for size, limit in (("1B", 0.9), ("100M", 0.8))
             for text, name in (("fp32", "fp32"), ("bf16", "bf16"), ("bf16 + fp32 states", "bf16-fp32-states"))
+        ),
+        *(
+            Target(
+                f"AdamW bf16 + {states} states 1B, share of copy",
+                share(f"adamw-bf16-{states}-states-1x1b"),
+                0.85,
+                at_least=True,
+            )
+            for states in ("int4", "int8")
+        ),
+        Target(
+            "AdamW bf16 + int4 states 1B, time over fp32 AdamW's",
+            versus("adamw-bf16-int4-states-1x1b", "adamw-fp32-1x1b"),
+            1 / 3,
         ),
         Target("1000 x 100K, time over 1 x 100M", versus("adamw-fp32-1000x100k", "adamw-fp32-1x100m"), 1.1),
         Target(

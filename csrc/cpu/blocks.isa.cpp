@@ -154,12 +154,18 @@ class Decoder {
   float scale_;
 };
 
-// From numbers in [-1, 1] to codes.
+// What numbers in [-1, 1] are multiplied by before `nearest`, so that the scale and it are one factor.
+template <CodeMap kMap>
+constexpr float kUnits = kMap == CodeMap::kLinear4   ? 16.0f
+                         : kMap == CodeMap::kLinear8 ? 127.0f
+                         : kMap == CodeMap::kFloat8  ? formats::float8::kLargest
+                                                     : 1.0f;
+
 template <CodeMap kMap>
 Ints nearest(Floats x) {
   if constexpr (kMap == CodeMap::kLinear4) {
-    const Ints code = __builtin_convertvector(16.0f * x + 0.5f, Ints) - 1;
-    return code < 0 ? Ints{} : code;
+    const Floats code = x - 1.0f;
+    return round_to_int(code > 0.0f ? code : Floats{});
   } else if constexpr (formats::code_bits(kMap) == 4) {
     static constexpr FourBits<kMap> kTable;
     Ints code = set_where_above(Ints{}, x, Floats{} + kTable.middle, 8);
@@ -167,10 +173,9 @@ Ints nearest(Floats x) {
     code = set_where_above(code, x, lookup(kTable.quarters, code), 2);
     return set_where_above(code, x, lookup(kTable.halves, code), 1);
   } else if constexpr (kMap == CodeMap::kLinear8) {
-    const Floats half = as_floats((as_ints(x) & int32_t(0x80000000)) | 0x3f000000);
-    return __builtin_convertvector(127.0f * x + half, Ints) & 0xff;
+    return round_to_int(x) & 0xff;
   } else if constexpr (kMap == CodeMap::kFloat8) {
-    const Ints u = as_ints(formats::float8::kLargest * x);
+    const Ints u = as_ints(x);
     const Ints m = u & 0x7fffffff;
     const Ints subnormal = as_ints(as_floats(m) + 16384.0f) - 0x46800000;
     const Ints normal = (m - 0x3c000000 + 0x7ffff + ((m >> 20) & 1)) >> 20;
@@ -229,23 +234,30 @@ void decode_run(const uint8_t* codes, float scale, int64_t begin, int n, float* 
 }
 
 uint32_t absmax_bits(const float* values, int n) {
-  int32_t largest = 0;
-  for (int i = 0; i < n; ++i) {
-    int32_t bits;
-    std::memcpy(&bits, values + i, sizeof(bits));
-    bits &= 0x7fffffff;
-    largest = bits > largest ? bits : largest;
+  Ints largest[2] = {};
+  int i = 0;
+  for (; i + 2 * kVector <= n; i += 2 * kVector) {
+    for (int j = 0; j < 2; ++j) {
+      const Ints bits = load<Ints>(values + i + j * kVector) & 0x7fffffff;
+      largest[j] = bits > largest[j] ? bits : largest[j];
+    }
   }
-  return uint32_t(largest);
+  int32_t result = largest_of(largest[0] > largest[1] ? largest[0] : largest[1]);
+  for (; i < n; ++i) {
+    const int32_t bits = bit_cast<int32_t>(values[i]) & 0x7fffffff;
+    result = bits > result ? bits : result;
+  }
+  return uint32_t(result);
 }
 
 template <CodeMap kMap>
 void encode_run(uint8_t* codes, const BlockScale& scale, int64_t begin, int n, const float* values, const uint32_t* random) {
+  const float factor = scale.inverse * kUnits<kMap>;  // read before the codes are written, which might be anything
   int i = 0;
   if (random == nullptr && scale.scale == scale.scale && scale.before == 1.0f) {
 #pragma GCC unroll 2
     for (; i + kVector <= n; i += kVector) {
-      store_codes<kMap>(codes, begin + i, nearest<kMap>(load<Floats>(values + i) * scale.inverse));
+      store_codes<kMap>(codes, begin + i, nearest<kMap>(load<Floats>(values + i) * factor));
     }
   }
   for (; i < n; ++i) {
@@ -308,6 +320,7 @@ void spread_scales(const MatrixScales& shape, const float* scales, int64_t begin
   });
 }
 
+constexpr int kTileBlocks = 4;
 constexpr int kMatrixTile = 1024;  // at least the largest tile and two blocks
 
 }  // namespace
@@ -356,12 +369,16 @@ void decode_blocks(const StateFormat& format, const void* codes, const void* sca
 
 void encode_blocks(const StateFormat& format, void* codes, void* scales, int64_t begin, int n, const float* values,
                    const uint32_t* random) {
+  // The scales of all blocks first: each is a long chain of dependent instructions, and the chains of several overlap.
+  BlockScale scales_of[kTileBlocks];
+  const auto length_of = [&](int i) { return n - i < format.block ? n - i : format.block; };
+  for (int i = 0, b = 0; i < n; i += format.block, ++b) {
+    scales_of[b] = formats::make_scale(absmax_bits(values + i, length_of(i)), format.scale_dtype);
+    formats::store_scale(scales, format.scale_dtype, (begin + i) / format.block, scales_of[b].scale);
+  }
   with_map(format.map, [&]<CodeMap kMap>() {
-    for (int i = 0; i < n; i += format.block) {
-      const int length = n - i < format.block ? n - i : format.block;
-      const BlockScale scale = formats::make_scale(absmax_bits(values + i, length), format.scale_dtype);
-      formats::store_scale(scales, format.scale_dtype, (begin + i) / format.block, scale.scale);
-      encode_run<kMap>(static_cast<uint8_t*>(codes), scale, begin + i, length, values + i,
+    for (int i = 0, b = 0; i < n; i += format.block, ++b) {
+      encode_run<kMap>(static_cast<uint8_t*>(codes), scales_of[b], begin + i, length_of(i), values + i,
                        random == nullptr ? nullptr : random + i);
     }
   });

@@ -40,6 +40,12 @@ static inline Floats as_floats(Ints v) { return reinterpret_cast<Floats>(v); }
 static inline Ints as_ints(Floats v) { return reinterpret_cast<Ints>(v); }
 static inline Floats magnitude(Floats x) { return as_floats(as_ints(x) & 0x7fffffff); }
 
+static inline int32_t largest_of(Ints v) {
+  int32_t largest = v[0];
+  for (int i = 1; i < kVector; ++i) largest = v[i] > largest ? v[i] : largest;
+  return largest;
+}
+
 // Entry `index` of a table of 16, lane by lane; only the low four bits of an index count. Bytes are narrowed and widened by
 // intrinsics, the masked ones of AVX-512, because GCC 12 takes the undefined operand of the others for a mistake.
 #if defined(__AVX512F__)
@@ -52,6 +58,11 @@ static inline Ints set_where_above(Ints v, Floats a, Floats b, int bit) {
   const __mmask16 above = _mm512_cmp_ps_mask(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b), _CMP_GT_OQ);
   const __m512i old = reinterpret_cast<__m512i>(v);
   return reinterpret_cast<Ints>(_mm512_mask_or_epi32(old, above, old, _mm512_set1_epi32(bit)));
+}
+
+// To nearest, ties to even.
+static inline Ints round_to_int(Floats x) {
+  return reinterpret_cast<Ints>(_mm512_maskz_cvtps_epi32(0xffff, reinterpret_cast<__m512>(x)));
 }
 
 static inline Ints load_bytes(const uint8_t* from) {
@@ -85,6 +96,8 @@ static inline Ints lookup(const int32_t* table, Ints index) {
 }
 
 static inline Ints set_where_above(Ints v, Floats a, Floats b, int bit) { return v | ((a > b) & bit); }
+
+static inline Ints round_to_int(Floats x) { return reinterpret_cast<Ints>(_mm256_cvtps_epi32(reinterpret_cast<__m256>(x))); }
 
 // The low byte of each integer, in the low half.
 static inline __m128i narrow(Ints v) {
@@ -120,6 +133,12 @@ static inline Ints lookup(const int32_t* table, Ints index) {
 }
 
 static inline Ints set_where_above(Ints v, Floats a, Floats b, int bit) { return v | ((a > b) & bit); }
+
+static inline Ints round_to_int(Floats x) {
+  Ints v;
+  for (int i = 0; i < kVector; ++i) v[i] = int32_t(__builtin_rintf(x[i]));
+  return v;
+}
 
 static inline Ints load_bytes(const uint8_t* from) {
   Ints v;
