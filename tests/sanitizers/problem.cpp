@@ -53,6 +53,8 @@ Stream::Stream(std::string name, DType dtype, int64_t numel, int64_t offset)
       memory_(std::make_unique<unsigned char[]>(size_t((offset + numel) * item_size(dtype)))) {}
 
 double Stream::get(int64_t i) const {
+  if (dtype_ == DType::kLowBits) return static_cast<const int8_t*>(data())[i];
+  if (dtype_ == DType::kCodes) return static_cast<const uint8_t*>(data())[i];
   return formats::with_format(dtype_, [&](auto format) {
     using Format = decltype(format);
     return Format::template load<double>(static_cast<const typename Format::Storage*>(data())[i]);
@@ -60,6 +62,10 @@ double Stream::get(int64_t i) const {
 }
 
 void Stream::set(int64_t i, double value) {
+  if (item_size(dtype_) == 1) {
+    static_cast<uint8_t*>(data())[i] = uint8_t(int(value));
+    return;
+  }
   formats::with_format(dtype_, [&](auto format) {
     using Format = decltype(format);
     static_cast<typename Format::Storage*>(data())[i] = Format::template store<double>(value);
@@ -105,6 +111,14 @@ void Problem::choose_numbers(const Subject& subject, const Scenario& scenario, i
   found_inf_ = scenario.found_inf ? 1 : 0;
   common.found_inf = &found_inf_;
   reductions_ = subject.reduction_count + (common.cautious == Cautious::kRescaled ? 1 : 0);
+
+  for (int k = 0; k < kMaxStates && scenario.quantised(); ++k) {
+    StateFormat& format = common.state_formats[k];
+    format.map = k == 0 ? scenario.signed_map : scenario.unsigned_map;
+    format.block = scenario.block;
+    format.scaling = scenario.scaling;
+    format.stochastic = scenario.stochastic_codes;
+  }
 
   device_numbers_.resize(size_t(subject.hyper_count));
   for (int k = 0; k < subject.hyper_count; ++k) {
@@ -154,11 +168,25 @@ void Problem::add_tensor(const Subject& subject, const Scenario& scenario, int64
   t.grad = grad.data();
   const int states = scenario.optional_states ? subject.state_count : subject.required_state_count;
   for (int k = 0; k < states; ++k) {
+    if (scenario.quantised() && t.numel > 100 && t.param_dtype != DType::kFloat64) {
+      const StateFormat& format = call_.common.state_formats[k];
+      t.state_dtypes[k] = DType::kCodes;
+      // Any codes but those of NaN.
+      t.states[k] = add_stream("codes" + place, DType::kCodes, formats::code_bytes(format.map, t.numel), offset(), 0, 112);
+      t.scales[k] = add_stream("scales" + place, DType::kFloat32, scale_count(format, t.numel, t.rows, t.cols), 0, 0.125, 1);
+      streams += 2;
+      continue;
+    }
     t.state_dtypes[k] = stream_dtype(scenario.formats, index, streams);
     // Only the first state may be negative: the others are second moments, or larger than some.
     t.states[k] = add("state", t.state_dtypes[k], k == 0 ? -0.5 : 0.25 * k, 0.25 * (k + 1));
   }
-  if (scenario.residual != ResidualKind::kNone && item_size(t.param_dtype) == 2) {
+  if (scenario.residual == ResidualKind::kLowBits) {
+    if (t.param_dtype == DType::kBFloat16) {
+      t.residual_dtype = DType::kLowBits;
+      t.residual = add("low bits", DType::kLowBits, 0, 100);
+    }
+  } else if (scenario.residual != ResidualKind::kNone && item_size(t.param_dtype) == 2) {
     const bool master = scenario.residual == ResidualKind::kMaster;
     t.residual_dtype = master ? DType::kFloat32 : t.param_dtype;
     t.residual = add("residual", t.residual_dtype, master ? -2 : -1e-3, master ? 2 : 1e-3);

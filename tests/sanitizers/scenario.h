@@ -32,6 +32,13 @@ struct Scenario {
   Cautious cautious = Cautious::kOff;
   ResidualKind residual = ResidualKind::kNone;
   Rounding rounding = Rounding::kNearest;
+  // Tensors with more than 100 elements keep their states as codes: signed ones the first, unsigned ones the others.
+  formats::CodeMap signed_map = formats::CodeMap::kNone, unsigned_map = formats::CodeMap::kNone;
+  Scaling scaling = Scaling::kBlock;
+  int block = 128;
+  bool stochastic_codes = false;
+
+  bool quantised() const { return signed_map != formats::CodeMap::kNone; }
 };
 
 std::span<const Scenario> scenarios();
