@@ -46,7 +46,12 @@ SPAM = Algorithm("SPAM", states=2, plain_states=_MOMENTS)
 # Its largest magnitude, then its norm after clipping, then the step: three dependent passes over the gradient.
 STABLE_SPAM = Algorithm("StableSPAM", states=2, gradient_reads=3, plain_states={**_MOMENTS, "scalars": (3,)})
 SCALE = Algorithm("SCALE", states=0, gradient_reads=2)
-_REFERENCE_NAMES = {"Lion": "lion", "SPAM": "spam", "StableSPAM": "stable_spam", "SCALE": "scale"}
+ADAN = Algorithm("Adan", states=4, plain_states=dict.fromkeys(("exp_avg", "exp_avg_diff", "exp_avg_sq", "neg_pre_grad")))
+ADABELIEF = Algorithm("AdaBelief", states=2, plain_states=dict.fromkeys(("exp_avg", "exp_avg_var")))
+DIFFGRAD = Algorithm("DiffGrad", states=3, plain_states={**_MOMENTS, "previous_grad": None})
+SOPHIA_G = Algorithm("SophiaG", states=2, plain_states=dict.fromkeys(("exp_avg", "hessian")))
+_REFERENCE_NAMES = {"StableSPAM": "stable_spam", "SophiaG": "sophia"}
+"""Of the others the rule is the name in lower case."""
 
 
 @dataclass(frozen=True)
@@ -100,14 +105,11 @@ def cases(device: torch.device, shrink: int) -> list[Case]:
         Work(ADAMW, "148 GPT", GPT_SHAPES),
         Work(ADAMW, "1 x 20M", ((20_000_000,),), bf16),
         Work(ADAMW, "1 x 20M", ((20_000_000,),), bf16, fp32),
-        *(
-            Work(ADAMW, "1 x 20M", ((20_000_000,),), dtype, states)
-            for dtype in (fp32, bf16)
-            for states in ("int4", "int8")
-        ),
+        *(Work(ADAMW, "1 x 20M", ((20_000_000,),), dtype, states) for dtype in (fp32, bf16) for states in ("int4", "int8")),
         *(Work(ADAMW, "1000 x 4096", ((4096,),) * 1000, fp32, states) for states in ("int4", "int8")),
         Work(SGD, "1 x 20M", ((20_000_000,),)),
         Work(LION, "1 x 20M", ((20_000_000,),)),
+        *(Work(algorithm, "1 x 20M", ((20_000_000,),)) for algorithm in (ADAN, ADABELIEF, DIFFGRAD, SOPHIA_G)),
         Work(SPAM, "148 GPT", GPT_SHAPES),
         Work(STABLE_SPAM, "148 GPT", GPT_SHAPES),
         Work(SCALE, "28 GPT matrices", MATRICES),
@@ -189,7 +191,7 @@ def _imported(name: str) -> ModuleType:
 
 def _plain(algorithm: Algorithm) -> Make:
     def make(inputs: Parameters) -> torch.optim.Optimizer:
-        rule = getattr(_imported("momentum.reference"), _REFERENCE_NAMES[algorithm.name])
+        rule = getattr(_imported("momentum.reference"), _REFERENCE_NAMES.get(algorithm.name, algorithm.name.lower()))
         return PlainLoop(inputs, rule, algorithm.plain_states)
 
     return make

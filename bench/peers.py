@@ -66,6 +66,9 @@ OPTIONAL: dict[str, tuple[Optional, ...]] = {
         Optional("optimi", "optimi", "Lion"),
         Optional("pytorch_optimizer", "pytorch_optimizer", "Lion"),
     ),
+    "Adan": (Optional("optimi", "optimi", "Adan"), Optional("pytorch_optimizer", "pytorch_optimizer", "Adan")),
+    "AdaBelief": (Optional("pytorch_optimizer", "pytorch_optimizer", "AdaBelief", {"rectify": True}),),
+    "DiffGrad": (Optional("pytorch_optimizer", "pytorch_optimizer", "DiffGrad"),),
     "SPAM": (Optional("pytorch_optimizer", "pytorch_optimizer", "SPAM"),),
     "StableSPAM": (Optional("pytorch_optimizer", "pytorch_optimizer", "StableSPAM"),),
 }

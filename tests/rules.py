@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 from momentum import reference
 
 
@@ -34,6 +36,8 @@ class RuleCase:
         Reductions of the rule itself.
     lines
         The rule's totals are per row or column, so the memory must be a row-major matrix.
+    jump
+        Given gradient, state and hyper-parameters, a number whose sign decides between two updates at most 2 apart.
     """
 
     name: str
@@ -44,6 +48,7 @@ class RuleCase:
     scalars: int = 0
     reductions: int = 0
     lines: bool = False
+    jump: Callable[..., Tensor] | None = None
 
     def stored(self, variant: Variant) -> dict[str, str]:
         """Return the states that a variant stores."""
@@ -52,6 +57,24 @@ class RuleCase:
 
 
 MOMENTS = {"exp_avgs": "exp_avg", "exp_avg_sqs": "exp_avg_sq"}
+
+POSITIVE = {"exp_avg_sqs", "max_exp_avg_sqs", "exp_avg_vars", "max_exp_avg_vars", "hessians"}
+"""States that hold no negative numbers."""
+
+
+def lion_jump(grad: Tensor, state: dict[str, Tensor], hypers: dict[str, Any]) -> Tensor:
+    """Return how far Lion's mixed momentum is beyond its threshold."""
+    beta1 = hypers.get("beta1", 0.9)
+    return (beta1 * state["exp_avg"] + (1 - beta1) * grad).abs() - hypers.get("threshold", 0.0)
+
+
+def scale_jump(grad: Tensor, state: dict[str, Tensor], hypers: dict[str, Any]) -> Tensor:
+    """Return what is normalised: of a line of one element the sign is left."""
+    if "exp_avg" not in state:
+        return grad
+    momentum, mix = hypers.get("momentum", 0.9), hypers.get("mix", 1.0)
+    return mix * (momentum * state["exp_avg"] + (1 - momentum) * grad) + (1 - mix) * grad
+
 
 RULES = {
     rule.name: rule
@@ -83,7 +106,58 @@ RULES = {
             "lion",
             reference.lion,
             {"exp_avgs": "exp_avg"},
-            {"plain": Variant(), "betas": Variant({"beta1": 0.5, "beta2": 0.7})},
+            {
+                "plain": Variant(),
+                "threshold": Variant({"beta1": 0.5, "beta2": 0.7, "threshold": 0.25}),
+                "huber": Variant({"threshold": 0.25, "huber": True}),
+            },
+            jump=lion_jump,
+        ),
+        RuleCase(
+            "adabelief",
+            reference.adabelief,
+            {"exp_avgs": "exp_avg", "exp_avg_vars": "exp_avg_var", "max_exp_avg_vars": "max_exp_avg_var"},
+            {
+                "plain": Variant(),
+                "waiting": Variant({"degenerated_to_sgd": False, "beta2": 0.9}),
+                "unrectified": Variant({"rectify": False, "eps": 1e-3}),
+                "amsgrad": Variant({"rectify": False, "beta1": 0.8, "beta2": 0.95}, optional=True),
+            },
+            optional=True,
+        ),
+        RuleCase(
+            "diffgrad",
+            reference.diffgrad,
+            {**MOMENTS, "previous_grads": "previous_grad"},
+            {"plain": Variant(), "betas": Variant({"beta1": 0.8, "beta2": 0.95, "eps": 1e-3})},
+        ),
+        RuleCase(
+            "adan",
+            reference.adan,
+            {
+                "exp_avgs": "exp_avg",
+                "exp_avg_diffs": "exp_avg_diff",
+                "exp_avg_sqs": "exp_avg_sq",
+                "neg_pre_grads": "neg_pre_grad",
+            },
+            {"plain": Variant(), "betas": Variant({"beta1": 0.9, "beta2": 0.5, "beta3": 0.95, "eps": 1e-3})},
+        ),
+        RuleCase(
+            "sophia",
+            reference.sophia,
+            {"exp_avgs": "exp_avg", "hessians": "hessian"},
+            {
+                "plain": Variant(),
+                "gauss_newton": Variant({"scale": 0.5, "beta1": 0.8}),
+                "hutchinson": Variant({"clip": 0.25, "eps": 1e-2, "floor": True}),
+            },
+        ),
+        RuleCase(
+            "hessian_ema",
+            reference.hessian_ema,
+            {"probes": "probe"},
+            {"squares": Variant({"scale": 3.0}), "probes": Variant(optional=True)},
+            optional=True,
         ),
         RuleCase(
             "spam",
@@ -124,10 +198,43 @@ RULES = {
                 "columns": Variant({"axis": 0}),
                 "rows_l2_momentum": Variant({"l2": True, "momentum": 0.95}, optional=True),
                 "columns_momentum": Variant({"axis": 0}, optional=True),
+                "rows_lion": Variant({"l2": True, "momentum": 0.9, "mix": 0.75}, optional=True),
             },
             optional=True,
             reductions=1,
             lines=True,
+            jump=scale_jump,
+        ),
+        RuleCase(
+            "normalized",
+            reference.normalized,
+            {"exp_avgs": "exp_avg"},
+            {
+                "plain": Variant({"eps": 1e-3}),
+                "momentum": Variant(optional=True),
+                "lion": Variant({"momentum": 0.8, "mix": 0.5}, optional=True),
+            },
+            optional=True,
+            reductions=1,
+        ),
+        RuleCase(
+            "adaptive_memory",
+            reference.adaptive_memory,
+            {"memories": "memory", "exp_avg_sqs": "exp_avg_sq"},
+            {
+                "plain": Variant(),
+                "pulled": Variant({"pull": 1.5}),
+                "weighted": Variant({"pull": 0.0, "beta2": 0.9, "eps": 1e-3}, optional=True),
+            },
+            optional=True,
+            reductions=3,
+        ),
+        RuleCase(
+            "sgd_sai",
+            reference.sgd_sai,
+            {"momentum_buffers": "momentum_buffer"},
+            {"plain": Variant(), "no_momentum": Variant({"momentum": 0.0})},
+            scalars=1,
         ),
     )
 }

@@ -15,10 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+
+from momentum.reference import reductions
 
 UNIT = {torch.float32: 2.0**-24, torch.float64: 2.0**-53, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
 
@@ -39,7 +42,7 @@ class Roundings:
         The rule itself, see the table.
     reduction
         What a per-tensor or per-line total adds (`TOTAL`). Its terms are non-negative, so adding them is well
-        conditioned.
+        conditioned. Rules whose totals `total_conditions` looks at have none here.
     """
 
     rule: int
@@ -62,16 +65,41 @@ ROUNDINGS = {
     "adam": Roundings(rule=31),
     # Coefficients (2), two products and a sum (3), Nesterov: product, sum (2), lr (1).
     "sgd": Roundings(rule=8),
-    # Coefficients (4), two products and a sum (3) for m; the update itself is exact but for lr.
-    "lion": Roundings(rule=7),
+    # Coefficients (4), two products and a sum (3) for m; the line below the threshold: reciprocal, conversion, product (3).
+    "lion": Roundings(rule=10),
+    # Coefficients (3), m (3), twice the difference of g and m (2), product and square (2), the rest of s: product, two
+    # sums, eps (4); corrections (4 and 2) and lr / c1 (1); root, reciprocal (2); sqrt, product, eps twice, sum (5);
+    # product, division (2). Rectification: rho to 8 roundings (log, two products, three levels of the fraction that
+    # matter, sum), 5 times that in rho - 4, 5/3 times in rho - 2, once in rho, halved by the root (31); factors (6).
+    "adabelief": Roundings(rule=67),
+    # Adam's (31); the change (1), the exponential: argument, two parts of its reduction, polynomial (6), sum, quotient (2),
+    # product (1).
+    "diffgrad": Roundings(rule=41),
+    # Coefficients (6); the change (1); m and z (3 each); g + b2 change (2) twice, square, two products, sum (8);
+    # corrections (4, 4 and 2), lr times b2 (2), quotients (2); products and their sum (3); root, reciprocal (2); sqrt,
+    # product, eps, sum (4); division (1).
+    "adan": Roundings(rule=45),
+    # Coefficients (2), m (3), scale and its product (2), eps, sum (2), quotient, clip, product (3).
+    "sophia": Roundings(rule=12),
+    # Weight: lr, scale, product (3); two products (2).
+    "hessian_ema": Roundings(rule=5),
     # Adam's, with the limit: product, root, threshold itself (3), and the warm-up: angle, cosine of 2 ulp, sum,
     # product, difference (6).
     "spam": Roundings(rule=40),
     # Adam's; clipping: average and its coefficients (5), correction (4), quotient, product (2); normalisation: the
     # same for two averages (18), root, quotient (3), the norm (2), product (1); cosine and the factors it scales (8).
     "stable_spam": Roundings(rule=74, reduction=2 * TOTAL),
-    # lerp (4), count, product, root (3), maximum with eps, eps itself (2), product with lr, quotient (2).
-    "scale": Roundings(rule=11, reduction=TOTAL),
+    # lerp (4), mix: two coefficients, two products, sum (5), count, product, root (3), maximum with eps, eps itself (2),
+    # product with lr, quotient (2).
+    "scale": Roundings(rule=16, reduction=TOTAL),
+    # The same without count and product.
+    "normalized": Roundings(rule=14),
+    # Weights of the old and the new: two conversions, their reciprocal, products (5), two products, sum (3); v: coefficients
+    # (2), two products, product, sum (4); correction (4 halved: 2), root, reciprocal (2); sqrt, product, eps twice, sum,
+    # reciprocal (6), product with lr and the memory (2); the terms of a total: difference twice, products (4).
+    "adaptive_memory": Roundings(rule=30),
+    # Coefficient (1), two products and a sum (3), the ratio's product with lr and with the buffer (2).
+    "sgd_sai": Roundings(rule=6),
 }
 
 
@@ -79,17 +107,66 @@ def first_order(function: Callable[[Values], Values], inputs: Values) -> tuple[V
     """Return the outputs and their conditions |f| + sum |x df/dx|.
 
     Where a derivative does not exist in floating point (the root of an exact zero) the input is exact there, and its
-    term is zero.
+    term is zero. Totals that rules form by `reductions.total` count as constants, because the changes of an element and
+    of a total may cancel; `total_conditions` has their share.
     """
+    plain = reductions.total
+
+    def constant(values: Tensor) -> Tensor:
+        return forward_ad.unpack_dual(plain(values)).primal
+
     outputs = function(inputs)
     conditions = {name: value.abs() for name, value in outputs.items()}
     for name, x in inputs.items():
-        with forward_ad.dual_level():
+        with forward_ad.dual_level(), patch.object(reductions, "total", constant):
             for output, value in function({**inputs, name: forward_ad.make_dual(x, x)}).items():
                 change = forward_ad.unpack_dual(value).tangent
                 if change is not None:
                     conditions[output] = conditions[output] + change.abs().nan_to_num(nan=0.0)
     return outputs, conditions
+
+
+def clip_unseen(value: Tensor, low: float, high: float) -> Tensor:
+    """Clip a dual number and leave its tangent as it is."""
+    primal, tangent = forward_ad.unpack_dual(value)
+    clipped = primal.clamp(low, high)
+    return clipped if tangent is None else forward_ad.make_dual(clipped, tangent)
+
+
+def total_conditions(function: Callable[[Values], Values], inputs: Values) -> Values:
+    """Return, for rules that sum by `reductions.total`, what each output changes by when every total is off by its terms.
+
+    The terms of a total may differ in sign, so its rounding is relative to the sum of their magnitudes.
+    """
+    plain = reductions.total
+    totals = 0
+
+    def count(values: Tensor) -> Tensor:
+        nonlocal totals
+        totals += 1
+        return plain(values)
+
+    with patch.object(reductions, "total", count):
+        conditions = {name: torch.zeros_like(value) for name, value in function(inputs).items()}
+    for chosen in range(totals):
+        seen = -1
+
+        def perturb(values: Tensor, chosen: int = chosen) -> Tensor:
+            nonlocal seen
+            seen += 1
+            return forward_ad.make_dual(plain(values), values.abs().sum()) if seen == chosen else plain(values)
+
+        # A clipped number may be on the other side of its bound: what it is clipped from says by how much it moves.
+        with (
+            forward_ad.dual_level(),
+            patch.object(reductions, "total", perturb),
+            patch.object(reductions, "clip", clip_unseen),
+        ):
+            for name, value in function(inputs).items():
+                change = forward_ad.unpack_dual(value).tangent
+                if change is not None:
+                    conditions[name] = conditions[name] + change.abs().nan_to_num(nan=0.0)
+    return conditions
 
 
 def bit_equal(a: Tensor, b: Tensor) -> bool:

@@ -39,7 +39,7 @@ class Choice:
         return self.label.partition(":")[0].partition(".")[2]
 
     def build(self, model: torch.nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:
-        """Construct it over ``model``: matrices decay, vectors (biases, norms) do not.
+        """Construct it over ``model``: matrices decay, vectors (biases, norms) do not. SCALE has groups of its own.
 
         torch's optimizers are asked for their fused step where they have one: that is the peer to beat.
         """
@@ -48,9 +48,7 @@ class Choice:
         if "fused" in accepted and not {"fused", "foreach"} & self.arguments.keys():
             arguments["fused"] = True
         arguments = {name: value for name, value in arguments.items() if name in accepted} | self.arguments
-        matrices = [p for p in model.parameters() if p.dim() >= 2]
-        vectors = [p for p in model.parameters() if p.dim() < 2]
-        groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+        groups = _groups(model, self.algorithm)
         try:
             return self.kind(groups, **arguments)
         except (TypeError, ValueError, RuntimeError) as error:
@@ -87,6 +85,16 @@ def choose(label: str) -> Choice:
         raise OptimizerError(f"{_MODULES[library]} has no optimizer {class_name!r}{hint}")
     items = _COMMA_OUTSIDE_PARENTHESES.split(settings) if settings else []
     return Choice(label, available[class_name], dict(_parse(item, label) for item in items))
+
+
+def _groups(model: torch.nn.Module, algorithm: str) -> list[dict[str, Any]]:
+    if algorithm == "SCALE":
+        from momentum.optim import scale_groups
+
+        return [{**group, **({"weight_decay": 0.0} if group["name"] == "adamw" else {})} for group in scale_groups(model)]
+    matrices = [p for p in model.parameters() if p.dim() >= 2]
+    vectors = [p for p in model.parameters() if p.dim() < 2]
+    return [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
 
 
 def _parse(item: str, label: str) -> tuple[str, Any]:

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
+#include "core/bits.h"
 #include "core/config.h"
 
 namespace momentum::math {
@@ -66,6 +68,38 @@ MOMENTUM_HD T sign(T x) {
 template <class T>
 MOMENTUM_HD T one_minus_power(T log_beta, T t) {
   return -expm1(t * log_beta);
+}
+
+// exp(x) for x <= 0, to a few ulp, in operations that vectorise: x = n log(2) + r, |r| <= log(2) / 2, and Taylor's polynomial
+// of r, whose remainder is below half an ulp. Below about 1e-38 (1e-308) it stays there.
+template <class T>
+MOMENTUM_HD T exp_of_negative(T x) {
+  constexpr bool kWide = sizeof(T) == 8;
+  using Bits = std::conditional_t<kWide, uint64_t, uint32_t>;
+  constexpr T kLeast = kWide ? T(-708) : T(-87);
+  constexpr T kLog2High = kWide ? T(0x1.62e42feep-1) : T(0x1.63p-1);  // few bits: n times it is exact
+  constexpr T kLog2Low = kWide ? T(0x1.a39ef35793c76p-33) : T(-2.12194440054690583e-4);
+  constexpr T kInteger = kWide ? T(0x1.8p52) : T(0x1.8p23);  // a number in its lowest bits once added
+  constexpr int kMantissa = kWide ? 52 : 23, kBias = kWide ? 1023 : 127, kDegree = kWide ? 13 : 7;
+  x = x < kLeast ? kLeast : x;
+  const T shifted = x * T(1.44269504088896340736) + kInteger;
+  const T n = shifted - kInteger;
+  const T r = (x - n * kLog2High) - n * kLog2Low;
+  T sum = T(1);
+  MOMENTUM_UNROLL
+  for (int k = kDegree; k > 0; --k) sum = T(1) + r * sum * T(1.0 / k);
+  const Bits power = (bit_cast<Bits>(shifted) - bit_cast<Bits>(kInteger) + Bits(kBias)) << kMantissa;
+  return sum * bit_cast<T>(power);
+}
+
+// 1 - coth(x) + 1 / x for x > 0: one minus Langevin's function, by Lambert's continued fraction where the difference would
+// cancel.
+template <class T>
+MOMENTUM_HD T one_minus_langevin(T x) {
+  if (x > T(2)) return T(1) / x - T(2) / expm1(T(2) * x);
+  T fraction = T(0);
+  for (int k = 27; k > 1; k -= 2) fraction = x * x / (T(k) + fraction);
+  return T(1) - fraction / x;
 }
 
 }  // namespace momentum::math

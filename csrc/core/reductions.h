@@ -53,7 +53,7 @@ MOMENTUM_HD T measure(int k, const Frame<T>& f, const typename Rule::template Sc
 template <class Rule, class T>
 MOMENTUM_HD void finalize(int k, const typename Rule::template Constants<T>& c, const TensorContext<T>& context, double total,
                           float* scalars) {
-  if constexpr (scalar_count<Rule>() > 0) {
+  if constexpr (scalar_count<Rule>() > 0 && reduction_count<Rule>() > 0) {
     if (k < reduction_count<Rule>()) Rule::template finalize<T>(k, c, context, total, scalars);
   }
 }

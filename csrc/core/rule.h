@@ -25,7 +25,7 @@ namespace momentum {
 
 inline constexpr int kMaxStates = 4;
 inline constexpr int kMaxHypers = 12;
-inline constexpr int kMaxReductions = 3;
+inline constexpr int kMaxReductions = 4;  // the count of the cautious mask is one of them
 
 struct StateInfo {
   const char* name;  // as in the op's schema: plural of the optimizer's state name

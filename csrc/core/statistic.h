@@ -9,10 +9,10 @@ namespace momentum::rules {
 
 struct Statistic {
   static constexpr const char* kName = "segment_reduce";
-  enum Operand { kSum = 0, kSumOfSquares = 1, kDot = 2, kAbsMax = 3 };
+  enum Operand { kSum = 0, kSumOfSquares = 1, kDot = 2, kAbsMax = 3, kAgreement = 4 };
   enum { kOperand, kAxis };
   static constexpr HyperInfo kHypers[] = {
-      {"kind", HyperKind::kInt, 0, 0, 3},
+      {"kind", HyperKind::kInt, 0, 0, 4},
       {"axis", HyperKind::kInt, -1, -1, 1},
   };
 
@@ -42,10 +42,12 @@ struct Statistic {
 
   template <class T>
   MOMENTUM_HD static T measure(int, const Scalars<T>& s, T y, T x, const T*) {
-    const T other = s.operand == kDot ? y : x;
+    const T other = s.operand == kSumOfSquares ? x : y;
     const T product = x * other;
     const T magnitude = math::abs(x);
-    return s.operand == kSum ? x : s.operand == kAbsMax ? magnitude : product;
+    const bool same_sign = ((x > T(0)) & (y > T(0))) | ((x < T(0)) & (y < T(0)));  // their product may underflow
+    const T agrees = (x != x) | (y != y) ? x + y : T(same_sign);
+    return s.operand == kSum ? x : s.operand == kAbsMax ? magnitude : s.operand == kAgreement ? agrees : product;
   }
 
   template <class T>

@@ -23,13 +23,13 @@ void segment_reduce(StableIValue* values, uint64_t, uint64_t) {
 
   const TensorInfo target = describe(out.get());
   const Checker check(Statistic::kName, {target.device_type, target.device_index});
-  check.range("kind", -1, double(operand), 0, 3, false);
+  check.range("kind", -1, double(operand), 0, 4, false);
   check.range("axis", -1, double(axis), -1, 1, false);
-  const bool dot = operand == Statistic::kDot;
-  if (dot) {
+  const bool paired = operand == Statistic::kDot || operand == Statistic::kAgreement;
+  if (paired) {
     check.length("ys", ys.size(), xs.size(), "one per x");
   } else {
-    check.length("ys", ys.size(), 0, "only kind 2, the dot product, reads it");
+    check.length("ys", ys.size(), 0, "only kinds 2 and 4, dot product and agreement, read it");
   }
 
   StepCall call;
@@ -53,7 +53,7 @@ void segment_reduce(StableIValue* values, uint64_t, uint64_t) {
     t.rows = x.dim > 0 ? x.sizes[0] : 1;
     t.cols = columns(x);
     overlap.add(x.data, x.numel * item_size(t.param_dtype), "xs", index, false);
-    if (!dot) continue;
+    if (!paired) continue;
     const TensorInfo y = describe(ys[i]);
     check.strided("ys", index, y);
     check.device("ys", index, y);

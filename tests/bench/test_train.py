@@ -10,7 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from bench.train.cli import main
+from bench.train.optimizers import choose
+
+from momentum.optim import names
 
 ROOT = Path(__file__).parents[2]
 TINY = ["--model", "tiny", "--batch", "2", "--threads", "1"]
@@ -55,6 +59,17 @@ def test_other_algorithms_appear_by_name_and_are_not_compared(tmp_path: Path) ->
     document = result(tmp_path)
     assert [entry["label"] for entry in document["runs"]] == names
     assert document["agreements"] == []
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_optimizer_can_be_named(name: str) -> None:
+    choice = choose(f"momentum.{name}")
+    model = torch.nn.Sequential(torch.nn.Embedding(5, 4), torch.nn.LayerNorm(4), torch.nn.Linear(4, 5))
+    optimizer = choice.build(model, lr=1e-3, weight_decay=0.1)
+    model(torch.arange(3)).square().sum().backward()
+    before = [p.detach().clone() for p in model.parameters()]
+    optimizer.step()
+    assert any(not torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from momentum.enums import Cautious, DecayMode, Residual, Rounding
 from momentum.reference import apply_step, weight_average
 from momentum.reference.formats import kahan_split, nearest, stochastic, words
 from ops.cases import TensorCase, guards_intact
-from rules import RuleCase, Variant
-from tolerances import ROUNDINGS, UNIT, Values, assert_stored, first_order
+from rules import POSITIVE, RuleCase, Variant
+from tolerances import ROUNDINGS, TOTAL, UNIT, Values, assert_stored, first_order, total_conditions
 
 
 @dataclass
@@ -117,8 +117,8 @@ def make_call(
         for k, name in enumerate(stored):
             # First moments of the size of a gradient's average; second moments positive.
             values = random(case.shape)
-            values = values * 0.5 if name in ("exp_avgs", "momentum_buffers") else values.square() * 0.5 + 1e-3
-            lists[name].append(case.place(values, case.states[k], device))
+            values = values.square() * 0.5 + 1e-3 if name in POSITIVE else values * 0.5
+            lists[name].append(case.place(values, case.states[k % len(case.states)], device))
         if residual != Residual.NONE and not case.narrow:
             # A parameter that needs no residual has an empty one.
             lists["residuals"].append(torch.empty(0, device=device))
@@ -133,7 +133,7 @@ def make_call(
         if rule.scalars:
             size = max(torch.Size(case.shape).numel(), 1) ** 0.5
             averages = torch.tensor([1.5, size, size * size]) * (1 + torch.rand(3, generator=generator))
-            lists["scalars"].append(averages.to(device))
+            lists["scalars"].append(averages[: rule.scalars].to(device))
     steps = [float(variant.steps[i % len(variant.steps)]) for i in range(len(cases))]
     options = {"lr": [0.01], "weight_decay": [0.0], **options}
     options = {name: v.to(device) if isinstance(v, Tensor) else v for name, v in options.items()}
@@ -200,8 +200,12 @@ def expected(call: Call, i: int) -> tuple[Values, Values]:
     wide = call.cases[i].arithmetic == torch.float64 and not rule.scalars
     allowed = ROUNDINGS[rule.name].total * (2 * UNIT[torch.float64] if wide else UNIT[torch.float32])
     bounds = {name: allowed * value for name, value in conditions.items()}
+    # A total is off by the rounding of its terms, which the rule's count covers, and by that of adding them.
+    unit = allowed / ROUNDINGS[rule.name].total
+    for name, change in total_conditions(step_once, inputs).items():
+        bounds[name] = bounds[name] + (ROUNDINGS[rule.name].rule + TOTAL) * unit * change
     cautious = numbers.frame.get("cautious", Cautious.OFF)
-    if inputs["grad"].numel() and (rule.name == "lion" or cautious != Cautious.OFF):
+    if inputs["grad"].numel() and (rule.jump is not None or cautious != Cautious.OFF):
         slack = numbers.frame["lr"] * undecided(rule, inputs, numbers, cautious, allowed)
         bounds["param"] = bounds["param"] + slack
         if "ema" in bounds:
@@ -210,7 +214,7 @@ def expected(call: Call, i: int) -> tuple[Values, Values]:
 
 
 def undecided(rule: RuleCase, inputs: Values, numbers: Numbers, cautious: int, allowed: float) -> Tensor:
-    """Return by how much directions may be off because rounding decides a sign: Lion's, or one that a mask looks at.
+    """Return by how much directions may be off because rounding decides a sign: the rule's own, or one that a mask looks at.
 
     A rescaled mask also divides by the share it keeps: each undecided element adds one to the count or takes it off.
     """
@@ -220,16 +224,15 @@ def undecided(rule: RuleCase, inputs: Values, numbers: Numbers, cautious: int, a
         grad = (-x["grad"] if frame.get("maximize") else x["grad"]) / frame.get("grad_scale", 1.0)
         if frame.get("decay") == DecayMode.L2:
             grad = grad + frame["weight_decay"] * x["param"]
-        if rule.name == "lion":
-            beta1 = numbers.hypers.get("beta1", 0.9)
-            return {"grad": grad, "update": beta1 * x["exp_avg"] + (1 - beta1) * grad}
-        return {"grad": grad, "update": rule.reference(grad, state_of(x), numbers.step, **numbers.hypers)[0]}
+        update = rule.reference(grad, state_of(x), numbers.step, **numbers.hypers)[0]
+        jump = {"jump": rule.jump(grad, state_of(x), numbers.hypers)} if rule.jump else {}
+        return {"grad": grad, "update": update, **jump}
 
     values, conditions = first_order(signs, inputs)
     loose = torch.zeros_like(values["grad"], dtype=torch.bool)
-    for name in ("update", "grad") if cautious != Cautious.OFF else ("update",):
+    for name in (*(("update", "grad") if cautious != Cautious.OFF else ()), *(("jump",) if rule.jump else ())):
         loose = loose | (values[name].abs() <= allowed * conditions[name])
-    size = torch.full_like(values["grad"], 2.0) if rule.name == "lion" else values["update"].abs()
+    size = values["update"].abs().clamp(min=2.0 if rule.jump else 0.0)
     if cautious != Cautious.RESCALED:
         return size * loose
     kept = values["update"] * values["grad"] > 0

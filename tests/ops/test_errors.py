@@ -232,7 +232,12 @@ def test_strides_of_single_elements_do_not_matter(backend):
 
 RULE_HYPERS = {
     "sgd": {"momentum": (-0.1, NAN, INF), "dampening": (NAN,)},
-    "lion": {"beta1": (-0.1, 1.0, NAN), "beta2": (-0.1, 1.0)},
+    "lion": {"beta1": (-0.1, 1.0, NAN), "beta2": (-0.1, 1.0), "threshold": (-0.1, NAN)},
+    "adabelief": {"beta1": (-0.1, 1.0), "beta2": (-0.1, 1.0, NAN), "eps": (-1.0, INF)},
+    "diffgrad": {"beta1": (-0.1, 1.0), "beta2": (-0.1, 1.0), "eps": (-1.0,)},
+    "adan": {"beta1": (1.0,), "beta2": (1.0,), "beta3": (-0.1, 1.0, NAN), "eps": (-1.0,)},
+    "sophia": {"beta1": (1.0,), "scale": (-1.0, NAN), "clip": (-1.0,), "eps": (-1.0,)},
+    "hessian_ema": {"scale": (-1.0, NAN)},
     "spam": {"threshold": (-1.0, NAN), "reset_interval": (-1,), "warmup_steps": (-1,), "accumulation_steps": (-1,)},
     "stable_spam": {
         "gamma1": (-0.1, 1.0, NAN),
@@ -242,7 +247,10 @@ RULE_HYPERS = {
         "total_steps": (-1,),
         "reset_interval": (-1,),
     },
-    "scale": {"momentum": (-0.1, 1.0, NAN), "axis": (-1, 2), "eps": (-1.0, NAN)},
+    "scale": {"momentum": (-0.1, 1.0, NAN), "axis": (-1, 2), "eps": (-1.0, NAN), "mix": (-0.1, NAN)},
+    "normalized": {"momentum": (-0.1, 1.0, NAN), "eps": (-1.0, NAN), "mix": (-0.1,)},
+    "adaptive_memory": {"pull": (-0.1, NAN), "beta2": (1.0,), "eps": (-1.0,)},
+    "sgd_sai": {"momentum": (-0.1, 1.0, NAN)},
 }
 RULE_VALUES = [(rule, name, v) for rule, hypers in RULE_HYPERS.items() for name, values in hypers.items() for v in values]
 
@@ -291,7 +299,8 @@ def test_lines_need_row_major_memory(backend):
     [
         ({"xs": [torch.ones(3, dtype=torch.int64)]}, r"xs\[0\].*int64"),
         ({"xs": [torch.ones(4, 4).t(), torch.ones(3, 2).t()], "axis": 0}, r"xs\[\d\].*contiguous"),
-        ({"kind": 4}, r"\bkind\b.*4"),
+        ({"kind": 5}, r"\bkind\b.*5"),
+        ({"kind": 4}, r"ys has length 0, expected 1"),
         ({"axis": 2}, r"axis.*2"),
         ({"kind": 2, "ys": []}, r"ys has length 0, expected 1"),
         ({"kind": 2, "ys": [torch.ones(5)]}, r"ys\[0\] has shape \[5\], expected \[4\]"),

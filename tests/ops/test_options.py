@@ -11,6 +11,8 @@ from ops.cases import mixed_few
 from rules import RULES, VARIANTS
 
 COUNT = len(mixed_few())
+BETAS = ("adam", "lion", "adabelief", "diffgrad", "adan", "spam", "stable_spam")
+"""Rules whose beta1 and beta2 may be tensors."""
 
 
 def scalar(value: float, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -68,7 +70,7 @@ def test_option(backend, rule, option):
         check(before, call)
 
 
-@pytest.mark.parametrize(("rule", "variant"), [v for v in VARIANTS if v[0] in ("adam", "lion", "spam", "stable_spam")])
+@pytest.mark.parametrize(("rule", "variant"), [v for v in VARIANTS if v[0] in BETAS])
 def test_beta_tensors(backend, rule, variant):
     rule = RULES[rule]
     options = {"beta1_tensor": scalar(0.8), "beta2_tensor": scalar(0.95, torch.float64)}

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from momentum.reference import segment_reduce
-from momentum.reference.reductions import ABSMAX, COLUMN, DOT, ROW, SUM, SUMSQ, TENSOR
+from momentum.reference.reductions import ABSMAX, AGREEMENT, COLUMN, DOT, ROW, SUM, SUMSQ, TENSOR
 from ops.cases import BF16, FP16, FP32, FP64, TensorCase
 from tolerances import TOTAL, UNIT, bit_equal
 
-OPS = {"sum": SUM, "sumsq": SUMSQ, "dot": DOT, "absmax": ABSMAX}
+OPS = {"sum": SUM, "sumsq": SUMSQ, "dot": DOT, "absmax": ABSMAX, "agreement": AGREEMENT}
 AXES = {"tensor": TENSOR, "column": COLUMN, "row": ROW}
 SHAPES = [(1,), (5,), (1023,), (16_384,), (40_001,), (3, 5), (300, 7), (7, 300), (1, 9000), (2500, 1), (130, 257), (4, 3, 9)]
 DTYPES = [FP32, BF16, FP16, FP64]
@@ -30,13 +30,13 @@ def make(backend, shapes=SHAPES, offset=0, seed=0):
 def run(backend, xs, ys, op, axis):
     expected = segment_reduce([x.cpu() for x in xs], [y.cpu() for y in ys], op=op, axis=axis)
     out = torch.full(expected.shape, -7.0, dtype=FP64, device=backend.device)
-    backend.op("segment_reduce")(xs, ys if op == DOT else [], out, kind=op, axis=axis)
+    backend.op("segment_reduce")(xs, ys if op in (DOT, AGREEMENT) else [], out, kind=op, axis=axis)
     return out.cpu(), expected
 
 
 def allowed(xs, ys, op, axis):
-    """Return the bound of each total: roundings times the sum of the magnitudes; a maximum is exact."""
-    if op == ABSMAX:
+    """Return the bound of each total: roundings times the sum of the magnitudes; maxima and counts are exact."""
+    if op in (ABSMAX, AGREEMENT):
         return 0.0
     magnitudes = [x.cpu().double().abs() for x in xs], [y.cpu().double().abs() for y in ys]
     sizes = segment_reduce(*magnitudes, op=op, axis=axis)

@@ -61,13 +61,45 @@ CASES = {
     "SGD-momentum": pair("SGD", momentum=0.9, dampening=0.3),
     "SGD-nesterov": pair("SGD", momentum=0.9, nesterov=True, weight_decay=0.1, maximize=True),
     "Lion": pair("Lion", weight_decay=0.1, lr=1e-3),
+    "Lion-huber": pair("Lion", weight_decay=0.1, lr=1e-3, kernel="huber", threshold=0.5),
+    "Lion-l2": pair("Lion", weight_decay=0.1, kernel="l2"),
+    "Lion-row": pair("Lion", weight_decay=0.1, kernel="row"),
+    "NormalizedSGD": pair("NormalizedSGD", nesterov=True),
+    "SGDSaI": pair("SGDSaI"),
+    "AMSGD": pair("AMSGD", weight_decay=0.1),
+    "AMAdamW": pair("AMAdamW", pull=0.5),
+    "AdaBelief": pair("AdaBelief", weight_decay=0.1),
+    "AdaBelief-amsgrad": pair("AdaBelief", amsgrad=True, rectify=False, eps=1e-8),
+    "DiffGrad": pair("DiffGrad", weight_decay=0.1),
+    "Adan": pair("Adan", weight_decay=0.1),
+    "Adan-clipped": pair("Adan", max_grad_norm=1.0, no_prox=True, weight_decay=0.1),
+    "SophiaG": pair("SophiaG", batch_size=10),
+    "SophiaH": pair("SophiaH", rho=0.5),
     "SPAM": pair("SPAM", weight_decay=0.1, reset_interval=9, warmup_steps=5, accumulation_steps=3, threshold=2.0),
     "StableSPAM": pair("StableSPAM", weight_decay=0.1, reset_interval=9, total_steps=30),
     "SCALE": Case(lambda params, **options: scale(params, **options)),
     "SCALE-momentum": Case(lambda params, **options: scale(params, momentum=0.9, norm="l2", **options)),
 }
 TWINS = [name for name, case in CASES.items() if case.twin]
-CLASSES = ["Adam", "AdamW", "SGD-momentum", "Lion", "SPAM", "StableSPAM", "SCALE-momentum"]
+CLASSES = [
+    "Adam",
+    "AdamW",
+    "SGD-momentum",
+    "Lion",
+    "NormalizedSGD",
+    "SGDSaI",
+    "AMAdamW",
+    "AdaBelief",
+    "DiffGrad",
+    "Adan",
+    "SophiaG",
+    "SophiaH",
+    "SPAM",
+    "StableSPAM",
+    "SCALE-momentum",
+]
+BETAS = ["Adam", "AdamW", "Lion", "AdaBelief", "DiffGrad", "SPAM", "StableSPAM"]
+"""Whose ``betas`` are a pair that its op takes as it is."""
 
 
 def make_params(

@@ -36,10 +36,26 @@ def run_of(name: str, dim: int = 0, dtype: torch.dtype = torch.float32, **option
 RUNS = {
     **{
         name: run_of(name)
-        for name in ("AdamW-amsgrad", "SGD-momentum", "Lion", "SPAM", "StableSPAM", "SCALE", "SCALE-momentum")
+        for name in (
+            "AdamW-amsgrad",
+            "SGD-momentum",
+            "Lion",
+            "AdaBelief",
+            "Adan",
+            "AMAdamW",
+            "NormalizedSGD",
+            "SGDSaI",
+            "SPAM",
+            "StableSPAM",
+            "SCALE",
+            "SCALE-momentum",
+        )
     },
     "AdamW by columns": run_of("AdamW", dim=1),
     "StableSPAM by columns": run_of("StableSPAM", dim=1),
+    "Adan clipped": run_of("Adan-clipped"),
+    "SGDSaI by columns": run_of("SGDSaI", dim=1),
+    "Lion of columns by columns": run_of("Lion-row", dim=1, kernel="column"),
     "cautious": run_of("AdamW", cautious="rescaled"),
     "SCALE by columns": run_of("SCALE", dim=1, cautious="rescaled"),
     "SCALE of columns": run_of("SCALE", normalize="column"),

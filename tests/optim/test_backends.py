@@ -11,7 +11,19 @@ from optim.cases import CASES, CLASSES, Gradients, assert_same_bits, make_params
 from tolerances import ROUNDINGS, UNIT
 
 STEPS = 12
-OPS = {"Adam": "adam", "AdamW": "adam", "SGD-momentum": "sgd", "Lion": "lion", "SPAM": "spam", "StableSPAM": "stable_spam"}
+OPS = {
+    "AMAdamW": "adaptive_memory",
+    "Adam": "adam",
+    "AdamW": "adam",
+    "SGD-momentum": "sgd",
+    "NormalizedSGD": "normalized",
+    "SCALE-momentum": "scale",
+    "SGDSaI": "sgd_sai",
+    "SophiaG": "sophia",
+    "SophiaH": "sophia",
+    "StableSPAM": "stable_spam",
+}
+"""Of the others the op is the name in lower case."""
 
 
 def path(name, backend=None):
@@ -35,7 +47,7 @@ def test_path_is_that_of_the_cpu(backend, name):
     backend.op("adam_")  # loads the kernels
     with _ops.namespace(backend.namespace):
         found = path(name, backend)
-    rounding = ROUNDINGS[OPS.get(name, "scale")].total
+    rounding = ROUNDINGS[OPS.get(name, name.lower())].total
     for got, value in zip(found, expected, strict=True):
         size = value.abs().max().item() if value.numel() else 0.0
         torch.testing.assert_close(got, value, rtol=0, atol=STEPS * rounding * UNIT[torch.float32] * max(size, 1.0))

@@ -66,7 +66,52 @@ OWN = {
         ({"nesterov": True, "dampening": 0.1}, ValueError, "nesterov=True needs"),
         ({"nesterov": True, "momentum": 0.0, "dampening": 0.0}, ValueError, "nesterov=True needs"),
     ],
-    "Lion": BETAS,
+    "Lion": [
+        *BETAS,
+        ({"kernel": "cubic"}, ValueError, "kernel must be one of 'sign'"),
+        ({"kernel": "soft", "threshold": -1.0}, ValueError, "threshold must be in"),
+        ({"threshold": 0.5}, ValueError, "kernel='sign' has no threshold"),
+        ({"kernel": "row", "betas": (torch.tensor(0.9), 0.9)}, ValueError, "betas must be numbers where kernel is 'row'"),
+        ({"kernel": "l2", "betas": (0.9, 0.0)}, ValueError, r"betas\[1\] must be positive"),
+    ],
+    "NormalizedSGD": [
+        ({"momentum": 1.0}, ValueError, "momentum must be in"),
+        ({"momentum": torch.tensor(0.5)}, TypeError, "momentum must be a number"),
+        ({"eps": -1.0}, ValueError, "eps must be in"),
+        ({"nesterov": 1}, TypeError, "nesterov must be True or False"),
+    ],
+    "AMAdamW": [
+        ({"pull": -0.1}, ValueError, "pull must be in"),
+        ({"beta2": 1.0}, ValueError, "beta2 must be in"),
+        ({"eps": -1.0}, ValueError, "eps must be in"),
+    ],
+    "SGDSaI": [
+        ({"momentum": 1.0}, ValueError, "momentum must be in"),
+        ({"eps": math.nan}, ValueError, "eps must be in"),
+        ({"compat": "best"}, ValueError, "compat must be one of"),
+    ],
+    "AdaBelief": [
+        *ADAM,
+        *[({name: 1}, TypeError, f"{name} must be True or False") for name in ("amsgrad", "rectify", "degenerated_to_sgd")],
+    ],
+    "DiffGrad": ADAM,
+    "Adan": [
+        ({"betas": (0.9, 0.9)}, ValueError, "betas must be three numbers"),
+        ({"max_grad_norm": -1.0}, ValueError, "max_grad_norm must be in"),
+        ({"betas": (0.9, 0.9, 1.0)}, ValueError, r"betas\[2\] must be in"),
+        ({"eps": -1.0}, ValueError, "eps must be in"),
+    ],
+    "SophiaG": [
+        *ADAM,
+        ({"rho": -0.1}, ValueError, "rho must be in"),
+        ({"batch_size": math.inf}, ValueError, "batch_size must be in"),
+        ({"update_interval": 0}, ValueError, "update_interval must be in"),
+    ],
+    "SophiaH": [
+        *ADAM,
+        ({"gamma": -0.1}, ValueError, "gamma must be in"),
+        ({"probe": "uniform"}, ValueError, "probe must be one of 'gaussian'"),
+    ],
     "SPAM": [
         *ADAM,
         ({"threshold": -1.0}, ValueError, "threshold must be in"),

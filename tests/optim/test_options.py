@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from momentum import optim
-from optim.cases import CASES, CLASSES, Gradients, assert_same_bits, make_params, snapshot, train
+from optim.cases import BETAS, CASES, CLASSES, Gradients, assert_same_bits, make_params, snapshot, train
 
 
 def path(make, steps=6, dtype=torch.float32, **options):
@@ -32,7 +32,7 @@ def test_rates_as_tensors(name, tensor):
     assert_equal(numbers, tensors)
 
 
-@pytest.mark.parametrize("name", ["Adam", "AdamW", "Lion", "SPAM", "StableSPAM"])
+@pytest.mark.parametrize("name", BETAS)
 def test_betas_as_tensors(name):
     make = CASES[name].make
     numbers, _ = path(make, betas=(0.75, 0.875))
@@ -119,14 +119,14 @@ def test_state_dtype_by_name():
 
 
 @pytest.mark.parametrize("compensation", ["kahan", "master"])
-@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("name", [name for name in CLASSES if name != "SGDSaI"])  # whose ratio has no noise here
 def test_compensated_bfloat16_follows_float32(name, compensation):
     """300 steps too small for bfloat16: plain rounding stands still, a compensated parameter moves as float32 does."""
     make = CASES[name].make
 
     def run(dtype, **options):
         params = [nn.Parameter(torch.ones(4, 3, dtype=dtype))]
-        optimizer = make(params, lr=1e-5, weight_decay=0.0, **options)
+        optimizer = make(params, lr=2e-5 if name == "NormalizedSGD" else 1e-5, weight_decay=0.0, **options)
         for _ in range(300):
             params[0].grad = torch.ones_like(params[0])
             optimizer.step()

@@ -21,7 +21,8 @@ def test_learns(name):
     model = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 1))
     x = torch.rand(64, 2)
     y = (x[:, :1] * 3).sin() + x[:, 1:]
-    rate = {"SGD": 0.1, "SGD-momentum": 0.05, "SCALE": 0.003, "SCALE-momentum": 0.01}.get(name, 0.01)
+    rates = {"SGD": 0.1, "SGD-momentum": 0.05, "SCALE": 0.003, "Lion-l2": 0.03, "NormalizedSGD": 0.03, "AMSGD": 0.1}
+    rate = rates.get(name, 0.01)
     options = {"maximize": False} if CASES[name].twin else {}
     optimizer = CASES[name].make(model.parameters(), lr=rate, weight_decay=0.0, **options)
     losses = []

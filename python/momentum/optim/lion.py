@@ -9,16 +9,41 @@ from torch.optim.optimizer import ParamsT
 from typing_extensions import Unpack
 
 from momentum.optim._base import FusedOptimizer
-from momentum.optim._options import CommonOptions, Group, check_betas
-from momentum.optim._rule import Rule
+from momentum.optim._options import CommonOptions, Group, check_betas, check_choice, check_number
+from momentum.optim._rule import Reduction, Rule
+
+STATES = ("exp_avg",)
+ENTRIES = Rule("lion", STATES, counts=False)
+KERNELS = {
+    "sign": ENTRIES,
+    "soft": ENTRIES,
+    "huber": ENTRIES,
+    "l2": Rule("normalized", STATES, reductions=(Reduction("sum"),), counts=False),
+    "row": Rule("scale", STATES, reductions=(Reduction("sum", 1),), counts=False),
+    "column": Rule("scale", STATES, reductions=(Reduction("sum", 0),), counts=False),
+}
+SMALLEST_NORM = 1e-12
+"""A smaller norm counts as this, so that a zero line stays zero."""
 
 
 class Lion(FusedOptimizer):
-    r"""Lion: the sign of an interpolated momentum.
+    r"""Lion, and Lion-K: the gradient of a convex function K at an interpolated momentum.
 
     .. math::
-        p_t &= (1 - \eta \lambda) \, p_{t-1} - \eta \, \operatorname{sign}(\beta_1 m_{t-1} + (1 - \beta_1) g_t) \\
+        p_t &= (1 - \eta \lambda) \, p_{t-1} - \eta \, \nabla K(\beta_1 m_{t-1} + (1 - \beta_1) g_t) \\
         m_t &= \beta_2 m_{t-1} + (1 - \beta_2) g_t
+
+    where :math:`\nabla K(c)` is, with :math:`e` the ``threshold``,
+
+    - ``"sign"``, Lion: :math:`\operatorname{sign}(c)`, of :math:`K = \|c\|_1`;
+    - ``"soft"``: :math:`\operatorname{sign}(c)` where :math:`|c| > e` and 0 elsewhere, of :math:`\sum \max(|c| - e, 0)`;
+    - ``"huber"``: :math:`\operatorname{clip}(c, -e, e) / e`, of the Huber function;
+    - ``"l2"``: :math:`c / \|c\|_2` of the tensor; ``"row"``, ``"column"``: the same of each row or column of the matrix that
+      is dim 0 by the rest, of the group norm :math:`\|c\|_{2,1}`.
+
+    With weight decay the iteration minimises the loss plus the convex conjugate of :math:`\lambda K`. An entry (``"l2"``: the
+    tensor, ``"row"``, ``"column"``: a line) of :math:`\nabla K` has a norm of at most 1, so that of the parameter is at most
+    :math:`1 / \lambda` once it is, as long as :math:`\eta \lambda \le 1`.
 
     Parameters
     ----------
@@ -27,9 +52,15 @@ class Lion(FusedOptimizer):
     lr
         Learning rate :math:`\eta \ge 0`, a number or a one-element tensor. Default: 1e-4.
     betas
-        :math:`\beta_1, \beta_2 \in [0, 1)`, numbers or one-element tensors. Default: (0.9, 0.99).
+        :math:`\beta_1, \beta_2 \in [0, 1)`, numbers, or one-element tensors where ``kernel`` is no norm.
+        Default: (0.9, 0.99).
     weight_decay
         :math:`\lambda \ge 0`, a number or a one-element tensor. Default: 0.
+    kernel
+        :math:`\nabla K`: ``"sign"``, ``"soft"``, ``"huber"``, or a norm, which costs a pass over gradient and momentum more:
+        ``"l2"``, ``"row"`` or ``"column"``. Default: ``"sign"``.
+    threshold
+        :math:`e \ge 0` of ``"soft"`` and ``"huber"``, in units of the gradient; at 0 both are the sign. Default: 0.
     **options
         The options of :class:`~momentum.optim.CommonOptions`.
 
@@ -41,6 +72,7 @@ class Lion(FusedOptimizer):
     Notes
     -----
     Chen et al., "Symbolic Discovery of Optimization Algorithms" (2023), algorithm 2, and google/automl ``lion_pytorch.py``.
+    Chen et al., "Lion Secretly Solves Constrained Optimization: As Lyapunov Predicts" (2024), table 2, for the kernels.
     sign(0) is 0. The state also counts steps, for stochastic rounding; a state without a count can be loaded.
 
     Examples
@@ -51,21 +83,49 @@ class Lion(FusedOptimizer):
     >>> model(torch.ones(4, 2)).sum().backward(); optimizer.step()
     """
 
-    _rule = Rule("lion", ("exp_avg",), counts=False)
-
     def __init__(
         self,
         params: ParamsT,
         lr: float | Tensor = 1e-4,
         betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.99),
         weight_decay: float | Tensor = 0.0,
+        *,
+        kernel: str = "sign",
+        threshold: float = 0.0,
         **options: Unpack[CommonOptions],
     ) -> None:
-        super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay}, options)
+        defaults: dict[str, Any] = {
+            "lr": lr,
+            "betas": betas,
+            "weight_decay": weight_decay,
+            "kernel": kernel,
+            "threshold": threshold,
+        }
+        super().__init__(params, defaults, options)
+
+    def _rule_of(self, group: Group) -> Rule:
+        return KERNELS[group["kernel"]]
 
     def _hypers(self, group: Group) -> dict[str, Any]:
         beta1, beta2 = group["betas"]
-        return {"beta1": beta1, "beta2": beta2}
+        kernel = group["kernel"]
+        if KERNELS[kernel] is ENTRIES:
+            return {"beta1": beta1, "beta2": beta2, "threshold": group["threshold"], "huber": kernel == "huber"}
+        # beta1 m + (1 - beta1) g, written in the new momentum beta2 m + (1 - beta2) g and g.
+        hypers = {"momentum": beta2, "mix": beta1 / beta2 if beta2 > 0 else 0.0, "eps": SMALLEST_NORM}
+        return hypers if kernel == "l2" else {**hypers, "axis": int(kernel == "row"), "l2": True}
 
     def _check_group(self, group: Group) -> None:
         check_betas(group["betas"])
+        check_choice("kernel", group["kernel"], KERNELS)
+        check_number("threshold", group["threshold"])
+        kernel = group["kernel"]
+        if kernel not in ("soft", "huber") and group["threshold"] != 0:
+            raise ValueError(f"kernel={kernel!r} has no threshold, got {group['threshold']}: choose 'soft' or 'huber'")
+        if KERNELS[kernel] is ENTRIES:
+            return
+        beta1, beta2 = group["betas"]
+        if isinstance(beta1, Tensor) or isinstance(beta2, Tensor):
+            raise ValueError(f"betas must be numbers where kernel is {kernel!r}")
+        if beta2 == 0 and beta1 > 0:
+            raise ValueError(f"betas[1] must be positive where kernel is {kernel!r} and betas[0] is not 0")

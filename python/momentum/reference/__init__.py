@@ -6,25 +6,42 @@ share. Nothing here is fast or in place.
 
 from __future__ import annotations
 
+from momentum.reference.adabelief import adabelief
 from momentum.reference.adam import adam
+from momentum.reference.adan import adan
+from momentum.reference.adaptive_memory import adaptive_memory
+from momentum.reference.diffgrad import diffgrad
 from momentum.reference.frame import apply_step, cautious_mask, weight_average
+from momentum.reference.hessian_ema import hessian_ema
 from momentum.reference.lion import lion
+from momentum.reference.normalized import normalized
 from momentum.reference.philox import philox4x32
 from momentum.reference.reductions import segment_reduce
 from momentum.reference.scale import scale
 from momentum.reference.sgd import sgd
+from momentum.reference.sgd_sai import sgd_sai, signal_to_noise
+from momentum.reference.sophia import sophia
 from momentum.reference.spam import spam
 from momentum.reference.stable_spam import stable_spam
 
 __all__ = [
+    "adabelief",
     "adam",
+    "adan",
+    "adaptive_memory",
     "apply_step",
     "cautious_mask",
+    "diffgrad",
+    "hessian_ema",
     "lion",
+    "normalized",
     "philox4x32",
     "scale",
     "segment_reduce",
     "sgd",
+    "sgd_sai",
+    "signal_to_noise",
+    "sophia",
     "spam",
     "stable_spam",
     "weight_average",

@@ -16,8 +16,9 @@ def scale(
     eps: float = 1e-8,
     axis: int = 1,
     l2: bool = False,
+    mix: float = 1.0,
 ) -> tuple[Tensor, State]:
-    """Return the gradient, or its moving average where the state holds one, over its norm along each line.
+    """Return the gradient, or ``mix m + (1 - mix) g`` where the state holds its average m, over its norm along each line.
 
     The tensor is seen as a matrix of its first dimension by the rest. ``axis`` 1 takes one norm per row of it, 0
     one per column: the root mean square (the official code) or the l2 norm (the paper). A norm counts as at least
@@ -25,7 +26,8 @@ def scale(
     """
     new: State = {}
     if "exp_avg" in state:
-        grad = new["exp_avg"] = momentum * state["exp_avg"] + (1 - momentum) * grad
+        average = new["exp_avg"] = momentum * state["exp_avg"] + (1 - momentum) * grad
+        grad = mix * average + (1 - mix) * grad
     matrix = grad.reshape(grad.shape[0] if grad.dim() else 1, -1) if grad.numel() else grad.reshape(0, 0)
     square = matrix.square()
     sums = square.sum(axis, keepdim=True) if l2 else square.mean(axis, keepdim=True)
