@@ -128,9 +128,9 @@ __device__ __forceinline__ void count_step(const ParamsType& params, uint32_t* a
 }
 
 // Two blocks fit a multiprocessor: one alone would not have enough bytes in flight. Only every option at once beside a rule
-// with scalars of its own needs more registers than that leaves.
+// with scalars of its own, and rules with four states, need more registers than that leaves.
 template <class Rule, MapKind kKind>
-inline constexpr int kMapBlocks = kKind != MapKind::kPlain && scalar_count<Rule>() > 0 ? 1 : 2;
+inline constexpr int kMapBlocks = state_count<Rule>() >= 4 || (kKind != MapKind::kPlain && scalar_count<Rule>() > 0) ? 1 : 2;
 
 template <class Rule, class T, MapKind kKind>
 __global__ void __launch_bounds__(kThreads, kMapBlocks<Rule, kKind>)
