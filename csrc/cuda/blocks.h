@@ -57,7 +57,7 @@ __device__ __forceinline__ float decode_magnitude(const BlockCodec& c, int magni
 }
 
 __device__ __forceinline__ float decode_code(const BlockCodec& c, uint32_t code) {
-  if (!c.dynamic) return formats::decode(c.format.map, code);
+  if (!c.dynamic) return formats::plain::decode(c.format.map, code);
   const int steps = int(code) - c.zero;  // of unsigned maps the magnitude itself, 1 for zero
   const int magnitude = (steps < 0 ? -steps : steps) + (steps < 0 ? c.skipped : 0);
   const float v = magnitude == c.first ? 0.0f : decode_magnitude(c, magnitude);
@@ -65,7 +65,7 @@ __device__ __forceinline__ float decode_code(const BlockCodec& c, uint32_t code)
 }
 
 __device__ __forceinline__ uint32_t nearest_code(const BlockCodec& c, float x) {
-  if (!c.dynamic) return formats::nearest_code(c.format.map, x);
+  if (!c.dynamic) return formats::plain::nearest(c.format.map, x);
   const float a = fabsf(x);
   int above = 0;
 #pragma unroll
@@ -79,13 +79,6 @@ __device__ __forceinline__ uint32_t nearest_code(const BlockCodec& c, float x) {
   if (!(x < 0.0f)) return uint32_t(c.zero + magnitude);
   if (c.skipped != 0) magnitude = a <= c.second_half ? 1 : max(magnitude, 2);
   return uint32_t(max(0, c.zero + c.skipped - magnitude));
-}
-
-__device__ __forceinline__ uint32_t stochastic_code(const BlockCodec& c, float x, uint32_t random) {
-  const uint32_t near = nearest_code(c, x);
-  const float at = decode_code(c, near);
-  const uint32_t next = formats::neighbour(c.format.map, near, x > at);
-  return formats::choose_code(x, near, at, next, decode_code(c, next), random);
 }
 
 // Codes of elements i .. i + 4, the first in the lowest bits; those beyond the end read as 0. i is a multiple of 4.
@@ -138,16 +131,19 @@ __device__ __forceinline__ void decode_codes(const BlockCodec& c, uint32_t raw, 
   }
 }
 
-// The codes of four numbers; those from `count` on, beyond the end of the tensor, become 0.
-template <bool kStochastic>
-__device__ __forceinline__ uint32_t encode_codes(const BlockCodec& c, const formats::BlockScale& scale, const float* values,
-                                                 const uint32_t* random, int count) {
+// The codes of four numbers in [-1, 1]; those from `count` on, beyond the end of the tensor, become 0.
+__device__ __forceinline__ uint32_t encode_codes(const BlockCodec& c, const float* units, const uint32_t* random, int count) {
   const int bits = formats::code_bits(c.format.map);
   uint32_t raw = 0;
 #pragma unroll
   for (int v = 0; v < kBlockGroup; ++v) {
-    const float x = formats::normalise(scale, values[v]);
-    const uint32_t code = kStochastic ? stochastic_code(c, x, random[v]) : nearest_code(c, x);
+    const float x = units[v];
+    uint32_t code = nearest_code(c, x);
+    if (c.format.stochastic) {
+      const float at = decode_code(c, code);
+      const uint32_t next = formats::neighbour(c.format.map, code, x > at);
+      code = formats::choose_code(x, code, at, next, decode_code(c, next), random[v]);
+    }
     raw |= v < count ? code << (bits * v) : 0u;
   }
   return raw;
@@ -163,11 +159,10 @@ __device__ __forceinline__ uint32_t lanes_absmax(int block_shift, uint32_t bits)
   return bits;
 }
 
-// Stores the two groups of a thread, which begin at elements `first` and `first` + 128 of a state of `numel`: their codes, and
-// the scales of their blocks. All lanes of the warp take part.
-__device__ __forceinline__ void encode_groups(const BlockCodec& codec, void* codes, void* scales, bool aligned, int64_t first,
-                                              int64_t numel, const float values[kBlockGroups][kBlockGroup],
-                                              const uint32_t random[kBlockGroups][kBlockGroup]) {
+// Stores the scales of the blocks that two groups of a thread, which begin at elements `first` and `first` + 128, belong to,
+// and brings the groups to [-1, 1] with them. All lanes of the warp take part.
+__device__ __forceinline__ void scale_groups(const BlockCodec& codec, void* scales, int64_t first, int64_t numel,
+                                             float values[kBlockGroups][kBlockGroup]) {
   uint32_t absmax[kBlockGroups];
 #pragma unroll
   for (int j = 0; j < kBlockGroups; ++j) {
@@ -184,16 +179,26 @@ __device__ __forceinline__ void encode_groups(const BlockCodec& codec, void* cod
 #pragma unroll
   for (int j = 0; j < kBlockGroups; ++j) {
     const int64_t i = first + j * 32 * kBlockGroup;
-    if (i >= numel) continue;
     const formats::BlockScale scale = formats::make_scale(absmax[j], codec.format.scale_dtype);
-    if ((i & (codec.format.block - 1)) == 0) {
+    if ((i & (codec.format.block - 1)) == 0 && i < numel) {
       ptx::assume_global(scales);
       formats::store_scale(scales, codec.format.scale_dtype, i >> codec.block_shift, scale.scale);
     }
+#pragma unroll
+    for (int v = 0; v < kBlockGroup; ++v) values[j][v] = formats::normalise(scale, values[j][v]);
+  }
+}
+
+// Stores the codes of two groups of numbers in [-1, 1].
+__device__ __forceinline__ void store_groups(const BlockCodec& codec, void* codes, bool aligned, int64_t first, int64_t numel,
+                                             const float units[kBlockGroups][kBlockGroup],
+                                             const uint32_t random[kBlockGroups][kBlockGroup]) {
+#pragma unroll
+  for (int j = 0; j < kBlockGroups; ++j) {
+    const int64_t i = first + j * 32 * kBlockGroup;
+    if (i >= numel) continue;
     const int count = numel - i < kBlockGroup ? int(numel - i) : kBlockGroup;
-    const uint32_t raw = codec.format.stochastic ? encode_codes<true>(codec, scale, values[j], random[j], count)
-                                                 : encode_codes<false>(codec, scale, values[j], nullptr, count);
-    store_codes(codec, codes, aligned, i, numel, raw);
+    store_codes(codec, codes, aligned, i, numel, encode_codes(codec, units[j], random[j], count));
   }
 }
 

@@ -37,21 +37,23 @@ __global__ void __launch_bounds__(kConvertThreads)
           for (int v = 0; v < V; ++v) random[j][v] = words.word[v];
         }
       }
-      if (!matrix) {
-        encode_groups(codec, c.codes, c.scales, codes_aligned, first, c.numel, values, random);
-        continue;
-      }
+      if (matrix) {
 #pragma unroll
-      for (int j = 0; j < kBlockGroups; ++j) {
-        const int64_t i = first + j * 32 * V;
-        if (find_maxima) {
-          raise_scales<V>(shape, static_cast<float*>(c.scales), i, c.numel, values[j]);
-        } else if (i < c.numel) {
-          const auto* scales = static_cast<const float*>(c.scales);
-          const uint32_t raw = encode_matrix_codes(codec, shape, scales, i, c.numel, values[j], random[j]);
-          store_codes(codec, c.codes, codes_aligned, i, c.numel, raw);
+        for (int j = 0; j < kBlockGroups; ++j) {
+          const int64_t i = first + j * 32 * V;
+          const Place place = place_of(c.cols, i);
+          auto* scales = static_cast<float*>(c.scales);
+          if (find_maxima) {
+            raise_scales<V>(shape, scales, place, c.numel - i, values[j]);
+          } else {
+            divide_by_scales<V>(shape, scales, place, c.numel - i, values[j]);
+          }
         }
+        if (find_maxima) continue;
+      } else {
+        scale_groups(codec, c.scales, first, c.numel, values);
       }
+      store_groups(codec, c.codes, codes_aligned, first, c.numel, values, random);
     } else {
 #pragma unroll
       for (int j = 0; j < kBlockGroups; ++j) {
@@ -61,7 +63,7 @@ __global__ void __launch_bounds__(kConvertThreads)
         const uint32_t raw = load_codes(codec, c.codes, codes_aligned, i, c.numel);
         if (matrix) {
           float each[V];
-          load_matrix_scales<V>(shape, c.scales, i, c.numel, each);
+          load_matrix_scales<V>(shape, c.scales, place_of(c.cols, i), c.numel - i, each);
           decode_codes(codec, raw, 1.0f, values);
 #pragma unroll
           for (int v = 0; v < V; ++v) values[v] *= each[v];

@@ -127,13 +127,14 @@ __device__ __forceinline__ void count_step(const ParamsType& params, uint32_t* a
   if (threadIdx.x == 0) atomicExch(arrivals, 0u);
 }
 
-// Two blocks fit a multiprocessor: one alone would not have enough bytes in flight. Only every option at once beside a rule
-// with scalars of its own, and rules with four states, need more registers than that leaves.
+// Two blocks fit a multiprocessor: one alone would not have enough bytes in flight. Every option at once beside a rule with
+// scalars of its own, rules with four states, and quantised states need more registers than that leaves.
 template <class Rule, MapKind kKind>
-inline constexpr int kMapBlocks = state_count<Rule>() >= 4 || (kKind != MapKind::kPlain && scalar_count<Rule>() > 0) ? 1 : 2;
+inline constexpr bool kNeedsRegisters =
+    state_count<Rule>() >= 4 || kKind == MapKind::kBlocks || (kKind == MapKind::kFull && scalar_count<Rule>() > 0);
 
 template <class Rule, class T, MapKind kKind>
-__global__ void __launch_bounds__(kThreads, kMapBlocks<Rule, kKind>)
+__global__ void __launch_bounds__(kThreads, (kNeedsRegisters<Rule, kKind> ? 1 : 2))
     map_kernel(const Params<Rule, T, MapEntry<Rule, kKind>> __grid_constant__ params, uint32_t* arrivals) {
   const CommonArgs& common = params.header.common;
   if (common.found_inf != nullptr && *common.found_inf != 0.0f) return;

@@ -13,31 +13,6 @@
 
 namespace momentum::cuda {
 
-// Stores state k of the two groups of a thread, which begin at elements `first` and `first` + 128.
-template <class Entry>
-__device__ __forceinline__ void store_blocks(const BlockCodec& codec, const Entry& e, int k, uint32_t step, int64_t first,
-                                             const float values[kBlockGroups][kBlockGroup]) {
-  uint32_t random[kBlockGroups][kBlockGroup] = {};
-  if (codec.format.stochastic) {
-#pragma unroll
-    for (int j = 0; j < kBlockGroups; ++j) {
-      random_group<kBlockGroup>(e, state_seed(e.seed, k), step, first + j * 32 * kBlockGroup, random[j]);
-    }
-  }
-  encode_groups(codec, e.states[k], e.scales[k], stream_aligned(e.aligned, kFirstState + k), first, e.numel, values, random);
-}
-
-// Stores elements i .. i + 4 of state k with the new scales, which are the maxima found before.
-template <class Entry>
-__device__ __forceinline__ void store_matrix(const BlockCodec& codec, const MatrixScales& shape, const Entry& e, int k,
-                                             uint32_t step, const float* maxima, int64_t i, const float* values) {
-  uint32_t random[kBlockGroup] = {};
-  if (codec.format.stochastic) random_group<kBlockGroup>(e, state_seed(e.seed, k), step, i, random);
-  if (i >= e.numel) return;
-  const uint32_t raw = encode_matrix_codes(codec, shape, maxima, i, e.numel, values, random);
-  store_codes(codec, e.states[k], stream_aligned(e.aligned, kFirstState + k), i, e.numel, raw);
-}
-
 // The block that is last to finish a tensor makes the maxima its scales: no other reads the old ones any more.
 template <class Rule, class ParamsType>
 __device__ __forceinline__ void keep_scales(const ParamsType& params, const MapEntry<Rule, MapKind::kBlocks>& e) {
@@ -75,6 +50,7 @@ __device__ __forceinline__ void map_chunk_blocks(const Params<Rule, float, MapEn
     return is_quantised(k) && has_matrix_scales(params.header.codecs[k].format, e.matrix_rows, e.matrix_cols);
   };
   const bool find_maxima = params.header.find_maxima;
+  const bool places_matter = params.header.maxima != nullptr && e.matrix_cols > 1;
 
   for (int tile = 0; tile < kChunk && begin + tile < numel; tile += kTile) {
     Raw param[kGroups], grad[kGroups], state[kStored > 0 ? kStored : 1][kGroups], residual[kGroups], ema[kGroups];
@@ -107,9 +83,11 @@ __device__ __forceinline__ void map_chunk_blocks(const Params<Rule, float, MapEn
       if (e.ema != nullptr) ema[j] = load_group<V>(e.ema, dtype(kEmaStream), aligned(kEmaStream), i, numel);
     }
     float x[kGroups][V][kMaxStates];
+    Place place[kGroups] = {};
 #pragma unroll
     for (int j = 0; j < kGroups; ++j) {
       const int64_t i = first + j * 32 * V;
+      if (places_matter) place[j] = place_of(e.matrix_cols, i);
       float p[V], g[V], total[V];
       decode_group<float, V>(dtype(kParamStream), param[j], p);
       decode_group<float, V>(dtype(kGradStream), grad[j], g);
@@ -125,7 +103,8 @@ __device__ __forceinline__ void map_chunk_blocks(const Params<Rule, float, MapEn
             decode_codes(codec, state[k][j].word[0], matrix ? 1.0f : scale[k][j], values);
             if (matrix) {
               float each[V];
-              load_matrix_scales<V>(matrix_scales(codec.format, e.matrix_rows, e.matrix_cols), e.scales[k], i, numel, each);
+              const MatrixScales shape = matrix_scales(codec.format, e.matrix_rows, e.matrix_cols);
+              load_matrix_scales<V>(shape, e.scales[k], place[j], numel - i, each);
 #pragma unroll
               for (int v = 0; v < V; ++v) values[v] *= each[v];
             }
@@ -159,24 +138,31 @@ __device__ __forceinline__ void map_chunk_blocks(const Params<Rule, float, MapEn
 #pragma unroll
         for (int v = 0; v < V; ++v) values[j][v] = x[j][v][k];
       }
-      if (is_matrix(k)) {
-        const BlockCodec& codec = params.header.codecs[k];
-        const MatrixScales shape = matrix_scales(codec.format, e.matrix_rows, e.matrix_cols);
-        float* maxima = params.header.maxima + maxima_begin;
-        maxima_begin += shape.count();
-#pragma unroll
-        for (int j = 0; j < kGroups; ++j) {
-          const int64_t i = first + j * 32 * V;
-          if (find_maxima) {
-            raise_scales<V>(shape, maxima, i, numel, values[j]);
-          } else {
-            store_matrix(codec, shape, e, k, step, maxima, i, values[j]);
-          }
-        }
-        continue;
-      }
       if (is_quantised(k)) {
-        store_blocks(params.header.codecs[k], e, k, step, first, values);
+        const BlockCodec& codec = params.header.codecs[k];
+        if (is_matrix(k)) {
+          const MatrixScales shape = matrix_scales(codec.format, e.matrix_rows, e.matrix_cols);
+          float* maxima = params.header.maxima + maxima_begin;
+          maxima_begin += shape.count();
+#pragma unroll
+          for (int j = 0; j < kGroups; ++j) {
+            const int64_t left = numel - (first + j * 32 * V);
+            if (find_maxima) {
+              raise_scales<V>(shape, maxima, place[j], left, values[j]);
+            } else {
+              divide_by_scales<V>(shape, maxima, place[j], left, values[j]);
+            }
+          }
+          if (find_maxima) continue;
+        } else {
+          scale_groups(codec, e.scales[k], first, numel, values);
+        }
+        uint32_t random[kGroups][V] = {};
+        if (codec.format.stochastic) {
+#pragma unroll
+          for (int j = 0; j < kGroups; ++j) random_group<V>(e, state_seed(e.seed, k), step, first + j * 32 * V, random[j]);
+        }
+        store_groups(codec, e.states[k], aligned(kFirstState + k), first, numel, values, random);
         continue;
       }
 #pragma unroll

@@ -8,17 +8,26 @@
 
 namespace momentum::cuda {
 
-// Calls use(v, row, col) for the elements i .. i + V of a matrix that lie before `end`.
+// Where an element is.
+struct Place {
+  int64_t row, col;
+};
+
+__device__ __forceinline__ Place place_of(int64_t cols, int64_t i) {
+  const int64_t row = i / cols;
+  return {row, i - row * cols};
+}
+
+// Calls use(v, row, col) for `count` of V elements from `place` on.
 template <int V, class Use>
-__device__ __forceinline__ void for_places(int64_t cols, int64_t i, int64_t end, Use&& use) {
-  int64_t row = i / cols, col = i - row * cols;
+__device__ __forceinline__ void for_places(int64_t cols, Place place, int64_t count, Use&& use) {
 #pragma unroll
   for (int v = 0; v < V; ++v) {
-    if (i + v >= end) continue;
-    use(v, row, col);
-    if (++col == cols) {
-      col = 0;
-      ++row;
+    if (v >= count) continue;
+    use(v, place.row, place.col);
+    if (++place.col == cols) {
+      place.col = 0;
+      ++place.row;
     }
   }
 }
@@ -27,47 +36,41 @@ __device__ __forceinline__ float matrix_scale(const MatrixScales& shape, const f
   return formats::smaller_scale(scales[shape.row_scale(row, col)], scales[shape.column_scale(row, col)]);
 }
 
-// The scale of each of the elements i .. i + V; 0 beyond the end.
+// The scale of each of `count` of V elements; 0 for the others.
 template <int V>
-__device__ __forceinline__ void load_matrix_scales(const MatrixScales& shape, const void* base, int64_t i, int64_t numel,
+__device__ __forceinline__ void load_matrix_scales(const MatrixScales& shape, const void* base, Place place, int64_t count,
                                                    float* scales) {
   ptx::assume_global(base);
 #pragma unroll
   for (int v = 0; v < V; ++v) scales[v] = 0.0f;
-  for_places<V>(shape.cols, i, numel, [&](int v, int64_t row, int64_t col) {
+  for_places<V>(shape.cols, place, count, [&](int v, int64_t row, int64_t col) {
     scales[v] = matrix_scale(shape, static_cast<const float*>(base), row, col);
   });
 }
 
 // Raises the scales, as bits. Reading before the atomic operation spares nearly all of them: a maximum changes seldom.
 template <int V>
-__device__ __forceinline__ void raise_scales(const MatrixScales& shape, float* base, int64_t i, int64_t numel,
+__device__ __forceinline__ void raise_scales(const MatrixScales& shape, float* base, Place place, int64_t count,
                                              const float* values) {
   auto* scales = reinterpret_cast<uint32_t*>(base);
-  const auto raise = [&](int64_t place, uint32_t bits) {
-    if (bits > __ldcg(scales + place)) atomicMax(scales + place, bits);
+  const auto raise = [&](int64_t scale, uint32_t bits) {
+    if (bits > __ldcg(scales + scale)) atomicMax(scales + scale, bits);
   };
-  for_places<V>(shape.cols, i, numel, [&](int v, int64_t row, int64_t col) {
+  for_places<V>(shape.cols, place, count, [&](int v, int64_t row, int64_t col) {
     const uint32_t bits = bit_cast<uint32_t>(values[v]) & 0x7fffffffu;
     raise(shape.row_scale(row, col), bits);
     raise(shape.column_scale(row, col), bits);
   });
 }
 
-// Codes of elements i .. i + 4 of a matrix.
-__device__ __forceinline__ uint32_t encode_matrix_codes(const BlockCodec& c, const MatrixScales& shape, const float* scales,
-                                                        int64_t i, int64_t numel, const float* values, const uint32_t* random) {
-  const int bits = formats::code_bits(c.format.map);
-  float each[kBlockGroup];
-  load_matrix_scales<kBlockGroup>(shape, scales, i, numel, each);
-  uint32_t raw = 0;
+// Brings elements to [-1, 1].
+template <int V>
+__device__ __forceinline__ void divide_by_scales(const MatrixScales& shape, const float* scales, Place place, int64_t count,
+                                                 float* values) {
+  float each[V];
+  load_matrix_scales<V>(shape, scales, place, count, each);
 #pragma unroll
-  for (int v = 0; v < kBlockGroup; ++v) {
-    const float x = formats::divide_by_scale(values[v], each[v]);
-    const uint32_t code = c.format.stochastic ? stochastic_code(c, x, random[v]) : nearest_code(c, x);
-    raw |= i + v < numel ? code << (bits * v) : 0u;
-  }
-  return raw;
+  for (int v = 0; v < V; ++v) values[v] = formats::divide_by_scale(values[v], each[v]);
 }
 
 // Elements i .. i + 4 of a state, wherever they begin: what reductions read.

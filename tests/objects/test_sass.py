@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 import binaries
@@ -9,10 +11,11 @@ import binaries
 OBJECTS = sorted((binaries.BUILD / "csrc" / "cuda" / "CMakeFiles").glob("momentum_cuda_*.dir/**/*.cu.o"))
 
 # A block has 256 threads and a multiprocessor 65,536 registers: 128 leave room for two blocks, 80 for three, 64 for four.
-# Only every option at once beside a rule with scalars of its own needs more.
+# What may have a multiprocessor to itself is `kNeedsRegisters` in csrc/cuda/map.h.
+ALONE = r"map_kernel<(\w+, float, .*\)2|(StableSpam|SgdSai|Adan), \w+, .*)>"
 CEILINGS = {
-    "map_kernel<StableSpam, float, true>": 168,
     "map_kernel": 128,
+    "convert_kernel": 128,
     "reduce_kernel": 128,
     "reduce_columns_kernel": 128,
     "finalize_kernel": 64,
@@ -61,7 +64,7 @@ def test_nothing_spills(kernels):
 
 def test_registers(kernels):
     for kernel in kernels:
-        ceiling = CEILINGS.get(kernel.name) or CEILINGS[kernel.name.split("<")[0]]
+        ceiling = 255 if re.fullmatch(ALONE, kernel.name) else CEILINGS[kernel.name.split("<")[0]]
         assert kernel.registers <= ceiling, f"{kernel.name} {kernel.arch}: {kernel.registers} registers"
 
 

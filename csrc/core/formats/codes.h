@@ -118,11 +118,32 @@ MOMENTUM_HD uint32_t store(float x) {
 
 }  // namespace float8
 
-// The number a code stands for, in [-1, 1].
+// The maps that are not dynamic.
+namespace plain {
+
 MOMENTUM_HD constexpr float decode(CodeMap map, uint32_t code) {
   if (map == CodeMap::kLinear4) return float(code + 1) * 0.0625f;
   if (map == CodeMap::kLinear8) return float(int8_t(code)) * (1.0f / 127.0f);
-  if (map == CodeMap::kFloat8) return float8::load(code) * (1.0f / float8::kLargest);
+  return float8::load(code) * (1.0f / float8::kLargest);
+}
+
+MOMENTUM_HD uint32_t nearest(CodeMap map, float x) {
+  if (map == CodeMap::kLinear4) {
+    const int code = int(16.0f * x + 0.5f) - 1;
+    return uint32_t(code < 0 ? 0 : code > 15 ? 15 : code);
+  }
+  if (map == CodeMap::kLinear8) {
+    const int code = int(127.0f * x + math::copysign(0.5f, x));
+    return uint32_t(code < -127 ? -127 : code > 127 ? 127 : code) & 0xffu;
+  }
+  return float8::store(float8::kLargest * x);
+}
+
+}  // namespace plain
+
+// The number a code stands for, in [-1, 1].
+MOMENTUM_HD constexpr float decode(CodeMap map, uint32_t code) {
+  if (!is_dynamic(map)) return plain::decode(map, code);
   const int top = dynamic::top(map);
   if (is_unsigned(map)) return code == 0 ? 0.0f : dynamic::value(int(code) + 1, top);
   const int steps = int(code) - dynamic::zero(map);
@@ -134,15 +155,7 @@ MOMENTUM_HD constexpr float decode(CodeMap map, uint32_t code) {
 
 // The nearest code; x may exceed [-1, 1] by rounding. NaN becomes some code: its block's scale is NaN.
 MOMENTUM_HD uint32_t nearest_code(CodeMap map, float x) {
-  if (map == CodeMap::kLinear4) {
-    const int code = int(16.0f * x + 0.5f) - 1;
-    return uint32_t(code < 0 ? 0 : code > 15 ? 15 : code);
-  }
-  if (map == CodeMap::kLinear8) {
-    const int code = int(127.0f * x + math::copysign(0.5f, x));
-    return uint32_t(code < -127 ? -127 : code > 127 ? 127 : code) & 0xffu;
-  }
-  if (map == CodeMap::kFloat8) return float8::store(float8::kLargest * x);
+  if (!is_dynamic(map)) return plain::nearest(map, x);
   const int top = dynamic::top(map);
   if (is_unsigned(map)) return uint32_t(dynamic::nearest(x, top, true) - 1);
   const int zero = dynamic::zero(map);
