@@ -105,7 +105,7 @@ Ints nearest_magnitude(Floats a) {
   return m > high ? high : m;
 }
 
-// From codes to numbers, for one block whose scale is not NaN.
+// From codes to numbers, for one block whose scale is 0, or not NaN and at least 2^-96.
 template <CodeMap kMap>
 class Decoder {
  public:
@@ -161,11 +161,12 @@ constexpr float kUnits = kMap == CodeMap::kLinear4   ? 16.0f
                          : kMap == CodeMap::kFloat8  ? formats::float8::kLargest
                                                      : 1.0f;
 
+// From such numbers to codes. They may be up to 1.5 times larger where a block's scale was rounded to a subnormal float16.
 template <CodeMap kMap>
 Ints nearest(Floats x) {
   if constexpr (kMap == CodeMap::kLinear4) {
     const Floats code = x - 1.0f;
-    return round_to_int(code > 0.0f ? code : Floats{});
+    return round_to_int(clamp(code, 0.0f, 15.0f));
   } else if constexpr (formats::code_bits(kMap) == 4) {
     static constexpr FourBits<kMap> kTable;
     Ints code = set_where_above(Ints{}, x, Floats{} + kTable.middle, 8);
@@ -173,7 +174,7 @@ Ints nearest(Floats x) {
     code = set_where_above(code, x, lookup(kTable.quarters, code), 2);
     return set_where_above(code, x, lookup(kTable.halves, code), 1);
   } else if constexpr (kMap == CodeMap::kLinear8) {
-    return round_to_int(x) & 0xff;
+    return round_to_int(clamp(x, -127.0f, 127.0f)) & 0xff;
   } else if constexpr (kMap == CodeMap::kFloat8) {
     const Ints u = as_ints(x);
     const Ints m = u & 0x7fffffff;
@@ -220,8 +221,9 @@ void store_code(CodeMap map, uint8_t* codes, int64_t i, uint32_t code) {
 template <CodeMap kMap>
 void decode_run(const uint8_t* codes, float scale, int64_t begin, int n, float* __restrict out) {
   int i = 0;
-  if (scale != scale) {
-    for (; i < n; ++i) out[i] = scale;
+  // Below, the decoder's products of the scale and a decade's unit would not be normal numbers.
+  if (scale != scale || (scale > 0.0f && scale < 0x1p-96f)) {
+    for (; i < n; ++i) out[i] = formats::decode(kMap, load_code(kMap, codes, begin + i)) * scale;
     return;
   }
   const Decoder<kMap> decoder(scale);

@@ -39,6 +39,10 @@ static inline void store(Item* to, const Vector& v) {
 static inline Floats as_floats(Ints v) { return reinterpret_cast<Floats>(v); }
 static inline Ints as_ints(Floats v) { return reinterpret_cast<Ints>(v); }
 static inline Floats magnitude(Floats x) { return as_floats(as_ints(x) & 0x7fffffff); }
+static inline Floats clamp(Floats x, float low, float high) {
+  x = x < low ? Floats{} + low : x;
+  return x > high ? Floats{} + high : x;
+}
 
 static inline int32_t largest_of(Ints v) {
   int32_t largest = v[0];

@@ -11,7 +11,7 @@ from torch import Tensor
 from backends import Backend
 from momentum.enums import Cautious, DecayMode, Residual, Rounding
 from momentum.reference import apply_step, weight_average
-from momentum.reference.formats import kahan_split, nearest, stochastic, words
+from momentum.reference.formats import kahan_split, low_bits_join, low_bits_split, nearest, stochastic, words
 from ops.cases import TensorCase, guards_intact
 from rules import POSITIVE, RuleCase, Variant
 from tolerances import ROUNDINGS, TOTAL, UNIT, Values, assert_stored, first_order, total_conditions
@@ -58,7 +58,8 @@ class Call:
 
     def select(self, indices: list[int]) -> Call:
         """Return the same call for some of its tensors (shared memory, own steps)."""
-        lists = {name: [tensors[i] for i in indices] if tensors else [] for name, tensors in self.lists.items()}
+        n = len(self.cases)  # the scales of several states follow each other in one list
+        lists = {name: [ts[k + i] for k in range(0, len(ts), n) for i in indices] for name, ts in self.lists.items()}
         options = dict(self.options)
         for name in ("lr", "weight_decay", "seeds"):
             if len(options.get(name, ())) > 1:
@@ -119,7 +120,7 @@ def make_call(
             values = random(case.shape)
             values = values.square() * 0.5 + 1e-3 if name in POSITIVE else values * 0.5
             lists[name].append(case.place(values, case.states[k % len(case.states)], device))
-        if residual != Residual.NONE and not case.narrow:
+        if residual != Residual.NONE and not has_residual(case, residual):
             # A parameter that needs no residual has an empty one.
             lists["residuals"].append(torch.empty(0, device=device))
         elif residual == Residual.KAHAN:
@@ -128,6 +129,10 @@ def make_call(
             lists["residuals"].append(case.place(low, case.param, device))
         elif residual == Residual.MASTER:
             lists["residuals"].append(case.place(exact, torch.float32, device))
+        elif residual == Residual.LOW_BITS:
+            high, low = low_bits_split(exact)
+            lists["params"][-1].copy_(high)
+            lists["residuals"].append(case.place(low, torch.int8, device))
         if ema:
             lists["ema_params"].append(case.place(exact + 0.1 * random(case.shape), case.ema, device))
         if rule.scalars:
@@ -156,6 +161,8 @@ def exact_inputs(call: Call, i: int) -> Values:
         exact["param"] = exact["param"] + call.lists["residuals"][i].cpu().double()
     if kind == Residual.MASTER:
         exact["param"] = call.lists["residuals"][i].cpu().double()
+    if kind == Residual.LOW_BITS:
+        exact["param"] = low_bits_join(values["param"].cpu(), call.lists["residuals"][i].cpu())
     return exact
 
 
@@ -182,8 +189,11 @@ def state_of(x: Values) -> Values:
     return {name: value for name, value in x.items() if name not in ("param", "grad", "ema")}
 
 
-def expected(call: Call, i: int) -> tuple[Values, Values]:
-    """Return the reference's results for tensor ``i`` and the error that each may have before it is stored."""
+def expected(call: Call, i: int, more: int = 0) -> tuple[Values, Values]:
+    """Return the reference's results for tensor ``i`` and the error that each may have before it is stored.
+
+    ``more`` roundings are made before the rule sees its inputs.
+    """
     rule, numbers = call.rule, Numbers.of(call, i)
 
     def step_once(x: Values) -> Values:
@@ -198,12 +208,12 @@ def expected(call: Call, i: int) -> tuple[Values, Values]:
     # The reference itself rounds in float64, as often as the kernel: that is twice the error for float64 parameters.
     # Persistent scalars are stored in float32 and read back before they are used.
     wide = call.cases[i].arithmetic == torch.float64 and not rule.scalars
-    allowed = ROUNDINGS[rule.name].total * (2 * UNIT[torch.float64] if wide else UNIT[torch.float32])
+    allowed = (ROUNDINGS[rule.name].total + more) * (2 * UNIT[torch.float64] if wide else UNIT[torch.float32])
     bounds = {name: allowed * value for name, value in conditions.items()}
     # A total is off by the rounding of its terms, which the rule's count covers, and by that of adding them.
-    unit = allowed / ROUNDINGS[rule.name].total
+    unit = allowed / (ROUNDINGS[rule.name].total + more)
     for name, change in total_conditions(step_once, inputs).items():
-        bounds[name] = bounds[name] + (ROUNDINGS[rule.name].rule + TOTAL) * unit * change
+        bounds[name] = bounds[name] + (ROUNDINGS[rule.name].rule + more + TOTAL) * unit * change
     cautious = numbers.frame.get("cautious", Cautious.OFF)
     if inputs["grad"].numel() and (rule.jump is not None or cautious != Cautious.OFF):
         slack = numbers.frame["lr"] * undecided(rule, inputs, numbers, cautious, allowed)
@@ -278,6 +288,18 @@ def check_param(before: Call, after: Call, i: int, reference: Tensor, bound: Ten
         check_stored(master, reference, bound, f"master of {what}")
         assert torch.equal(got, store(master)), f"{what}: not the rounded master copy"
         return
+    if kind == Residual.LOW_BITS:
+        low = after.lists["residuals"][i].cpu()
+
+        def store_24(x: Tensor) -> Tensor:
+            return low_bits_join(*low_bits_split(x, random_bits))
+
+        both = low_bits_join(got, low)
+        assert_stored(both, reference, bound, store_24, f"24 bits of {what}")
+        high, rest = low_bits_split(both)
+        assert torch.equal(high, got), f"{what}: not the nearest bfloat16"
+        assert torch.equal(rest, low), f"{what}: low bits"
+        return
     assert_stored(got, reference, bound, store, what)
     if kind == Residual.KAHAN:
         low = after.lists["residuals"][i].cpu().double()
@@ -285,8 +307,13 @@ def check_param(before: Call, after: Call, i: int, reference: Tensor, bound: Ten
         assert_stored(low, lost, bound, lambda x: nearest(x, case.param), f"compensation of {what}")
 
 
+def has_residual(case: TensorCase, kind: int) -> bool:
+    return case.param == torch.bfloat16 if kind == Residual.LOW_BITS else case.narrow
+
+
 def residual_kind(call: Call, i: int) -> int:
-    return call.options.get("residual", Residual.NONE) if call.cases[i].narrow else Residual.NONE
+    kind = call.options.get("residual", Residual.NONE)
+    return kind if has_residual(call.cases[i], kind) else Residual.NONE
 
 
 def memory_words(call: Call, i: int) -> Tensor:

@@ -20,6 +20,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import Shard, distribute_tensor
 
 from momentum import optim
+from momentum.quant import StateFormat
 from optim.cases import CASES, Gradients
 
 WORLD = 2
@@ -29,8 +30,22 @@ SHAPES = [(7, 5), (6, 4), (1, 4), (4, 2, 3)]  # uneven, even, empty on one rank,
 Place = Callable[[Tensor], Tensor]
 
 
-def run_of(name: str, dim: int = 0, dtype: torch.dtype = torch.float32, **options: Any) -> dict[str, Any]:
-    return {"name": name, "dim": dim, "dtype": dtype, "options": options}
+def run_of(
+    name: str,
+    dim: int = 0,
+    dtype: torch.dtype = torch.float32,
+    shapes: list[tuple[int, ...]] = SHAPES,
+    whole: dict[str, Any] | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Describe a run; ``whole`` are options that the run on whole tensors has besides."""
+    return {"name": name, "dim": dim, "dtype": dtype, "shapes": shapes, "whole": whole or {}, "options": options}
+
+
+# Halves of the first and the third are whole blocks of 64 to 256 elements, those of the others are not.
+BLOCKS = [(8, 64), (7, 64), (512,), (6, 44)]
+HALVED = {"shapes": BLOCKS, "quantize_min_numel": 0, "whole": {"full_precision": (1, 3)}}
+RANDOM_CODES = StateFormat("dynamic4", 64, rounding="stochastic")
 
 
 RUNS = {
@@ -63,6 +78,10 @@ RUNS = {
     "stochastic": run_of("AdamW", dtype=torch.bfloat16, rounding="stochastic", seed=5),
     "stochastic by columns": run_of("AdamW", dim=1, dtype=torch.bfloat16, rounding="stochastic", seed=5),
     "tensor rates": run_of("AdamW", lr=torch.tensor(0.0625), weight_decay=torch.tensor(0.25)),
+    "4 bits": run_of("AdamW", state_format="int4", **HALVED),
+    "8 bits": run_of("SPAM", state_format="int8", **HALVED),
+    "4 bits at random": run_of("Lion", state_format=RANDOM_CODES, dtype=torch.bfloat16, compensation="low_bits", **HALVED),
+    "4 bits by columns": run_of("AdamW", dim=1, state_format="int4", shapes=[(8, 256)], whole={"state_format": "fp32"}),
     "kahan and average": run_of("AdamW", dtype=torch.bfloat16, compensation="kahan", ema_decay=0.9),
 }
 
@@ -70,7 +89,7 @@ RUNS = {
 def train_tensors(place: Place, run: dict[str, Any]) -> dict[str, Tensor]:
     """Train parameters that ``place`` puts where they belong; return parameters and states as whole tensors."""
     generator = torch.Generator().manual_seed(0)
-    wholes = [torch.randn(shape, generator=generator).to(run["dtype"]) for shape in SHAPES]
+    wholes = [torch.randn(shape, generator=generator).to(run["dtype"]) for shape in run["shapes"]]
     params = [nn.Parameter(place(whole)) for whole in wholes]
     optimizer = CASES[run["name"]].make(params, **{"lr": 0.01, **run["options"]})
     gradients = Gradients()
@@ -80,7 +99,7 @@ def train_tensors(place: Place, run: dict[str, Any]) -> dict[str, Tensor]:
         for p, source in zip(params, sources, strict=True):
             p.grad = place(source.grad)
         optimizer.step()
-    found = {}
+    found: dict[str, Tensor] = {}
     for i, p in enumerate(params):
         found[f"param {i}"] = full(p.detach())
         found |= {f"{name} {i}": full(value) for name, value in optimizer.state[p].items()}
@@ -91,15 +110,15 @@ def full(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor.clone()
 
 
-def make_model() -> nn.Module:
+def make_model(width: int = 5, outputs: int = 3) -> nn.Module:
     torch.manual_seed(3)
-    return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
+    return nn.Sequential(nn.Linear(6, width), nn.Tanh(), nn.Linear(width, outputs))
 
 
 def train_model(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int, seed: int = 0) -> None:
     generator = torch.Generator().manual_seed(seed)
     for _ in range(steps):
-        x, y = torch.randn(8, 6, generator=generator), torch.randn(8, 3, generator=generator)
+        x, y = torch.randn(8, 6, generator=generator), torch.randn(8, model[-1].out_features, generator=generator)
         optimizer.zero_grad()
         nn.functional.mse_loss(model(x), y).backward()
         optimizer.step()
@@ -147,7 +166,10 @@ def train_with_overflow(rank: int, mesh: DeviceMesh) -> dict[str, dict[str, Tens
 MODELS = {
     "AdamW": lambda p: optim.AdamW(p, lr=0.01, ema_decay=0.9),
     "StableSPAM": lambda p: optim.StableSPAM(p, lr=0.01),
+    "AdamW4bit": lambda p: optim.AdamW4bit(p, lr=0.01, quantize_min_numel=256),
 }
+# Matrices whose halves are whole blocks, so that checkpoints of one process and of two hold the same tensors.
+MODEL_SIZES = {"AdamW4bit": (128, 4)}
 
 
 def main(folder: Path, rank: int) -> None:
@@ -158,7 +180,7 @@ def main(folder: Path, rank: int) -> None:
     for label, run in RUNS.items():
         found[label] = train_tensors(lambda whole, dim=run["dim"]: distribute_tensor(whole, mesh, [Shard(dim)]), run)
     for name, make in MODELS.items():
-        model = make_model()
+        model = make_model(*MODEL_SIZES.get(name, ()))
         fully_shard(model, mesh=mesh)
         optimizer = make(model.parameters())
         train_model(model, optimizer, 5)
@@ -166,7 +188,7 @@ def main(folder: Path, rank: int) -> None:
         save(model, optimizer, folder / f"{name}-from-2")
         train_model(model, optimizer, 3, seed=1)
         found[f"model {name} continued"] = whole_state(model, optimizer)
-        resumed = make_model()
+        resumed = make_model(*MODEL_SIZES.get(name, ()))
         fully_shard(resumed, mesh=mesh)
         again = make(resumed.parameters())
         load(resumed, again, folder / f"{name}-from-1")

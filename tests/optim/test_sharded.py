@@ -11,7 +11,19 @@ import pytest
 import torch
 
 from optim.cases import assert_same_bits
-from optim.sharded import MODELS, RUNS, STEPS, WORLD, load, make_model, save, train_model, train_tensors, whole_state
+from optim.sharded import (
+    MODEL_SIZES,
+    MODELS,
+    RUNS,
+    STEPS,
+    WORLD,
+    load,
+    make_model,
+    save,
+    train_model,
+    train_tensors,
+    whole_state,
+)
 from tolerances import ROUNDINGS, UNIT
 
 TESTS = Path(__file__).parents[1]
@@ -42,7 +54,7 @@ def folder(tmp_path_factory):
     """Run the two processes once, with checkpoints of one process beside them, and return their folder."""
     folder = tmp_path_factory.mktemp("sharded")
     for name, make in MODELS.items():
-        model = make_model()
+        model = make_model(*MODEL_SIZES.get(name, ()))
         optimizer = make(model.parameters())
         train_model(model, optimizer, 5)
         save(model, optimizer, folder / f"{name}-from-1")
@@ -80,43 +92,53 @@ def assert_close(ours, whole, op: str) -> None:
 @pytest.mark.parametrize("label", RUNS)
 def test_shards_step_as_the_whole(found, label):
     """Bit for bit, stochastic rounding included; but for the order of sums where a rule reduces."""
-    whole = train_tensors(torch.Tensor.clone, RUNS[label])
-    name = RUNS[label]["name"]
+    run = RUNS[label]
+    whole = train_tensors(torch.Tensor.clone, {**run, "options": run["options"] | run["whole"]})
+    name = run["name"]
     if name in REDUCING:
         assert_close(found[label], whole, REDUCING[name])
     else:
         assert_same_bits(found[label], whole)
 
 
+def assert_near(ours, whole) -> None:
+    """Gradients are averaged in another order. A code may be the neighbouring one where that decides: few do."""
+    if whole.dtype == torch.uint8:
+        assert ours.shape == whole.shape
+        assert (ours != whole).float().mean() < 0.02
+    else:
+        torch.testing.assert_close(ours, whole, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_fsdp_trains_as_one_process(found, name):
-    model = make_model()
+    model = make_model(*MODEL_SIZES.get(name, ()))
     optimizer = MODELS[name](model.parameters())
     train_model(model, optimizer, 5)
     for key, value in whole_state(model, optimizer).items():
-        torch.testing.assert_close(found[f"model {name}"][key], value, rtol=1e-4, atol=1e-5)
+        assert_near(found[f"model {name}"][key], value)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_checkpoint_of_two_processes_continues_in_one(folder, found, name):
-    model = make_model()
+    model = make_model(*MODEL_SIZES.get(name, ()))
     optimizer = MODELS[name](model.parameters())
     load(model, optimizer, folder / f"{name}-from-2")
     assert_same_bits(found[f"model {name}"], whole_state(model, optimizer))
     train_model(model, optimizer, 3, seed=1)
     for key, value in whole_state(model, optimizer).items():
-        torch.testing.assert_close(found[f"model {name} continued"][key], value, rtol=1e-4, atol=1e-5)
+        assert_near(found[f"model {name} continued"][key], value)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_checkpoint_of_one_process_continues_in_two(folder, found, name):
-    model = make_model()
+    model = make_model(*MODEL_SIZES.get(name, ()))
     optimizer = MODELS[name](model.parameters())
     train_model(model, optimizer, 5)
     assert_same_bits(found[f"model {name} loaded"], whole_state(model, optimizer))
     train_model(model, optimizer, 3, seed=1)
     for key, value in whole_state(model, optimizer).items():
-        torch.testing.assert_close(found[f"model {name} resumed"][key], value, rtol=1e-4, atol=1e-5)
+        assert_near(found[f"model {name} resumed"][key], value)
 
 
 def test_overflow_on_one_process_skips_the_step_on_all(found):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from momentum.reference.formats import kahan_split, nearest, stochastic, words
+from momentum.reference.formats import kahan_split, low_bits_join, low_bits_split, nearest, stochastic, words
 from momentum.reference.philox import philox4x32
 
 HALVES = [torch.bfloat16, torch.float16]
@@ -74,3 +74,43 @@ def test_kahan_doubles_the_precision(dtype):
     assert torch.equal(high, nearest(values, dtype))
     error = (high.double() + low.double() - values).abs()
     assert (error <= 2.0 ** (-2 * precision) * values.abs() + 2.0**-25 * (dtype == torch.float16)).all()
+
+
+def test_low_bits_are_the_bits_below_a_bfloat16():
+    """Every number of 24 bits in [1, 4), of either sign, subnormal ones and the largest: split and joined it is itself."""
+    bits = torch.cat([torch.arange(0x3F8000, 0x408000), torch.arange(0, 0x200), torch.arange(0x7F7E00, 0x7F7F80)])
+    values = (bits << 8).int().view(torch.float32)
+    for exact in (values, -values):
+        high, low = low_bits_split(exact)
+        assert torch.equal(high.view(torch.int16), exact.to(torch.bfloat16).view(torch.int16)) or (
+            # Halfway between two bfloat16: away from zero, where rounding to nearest takes the even one.
+            (low[high.view(torch.int16) != exact.to(torch.bfloat16).view(torch.int16)] == -128).all()
+        )
+        assert torch.equal(low_bits_join(high, low).float(), exact)
+
+
+def test_low_bits_round_to_nearest_even():
+    """The error is at most half of the distance of numbers of 24 bits: 2^-17 of the value."""
+    values = torch.randn(100_000) * 10.0 ** torch.randint(-30, 30, (100_000,))
+    both = low_bits_join(*low_bits_split(values))
+    assert ((both - values.double()).abs() <= 2.0**-16 * values.double().abs()).all()
+    half = torch.ldexp(torch.full((100_000,), 0.5, dtype=torch.float64), values.double().abs().frexp().exponent - 16)
+    assert ((both - values.double()).abs() <= half).all()
+    ties = torch.tensor([1 + 2.0**-16, 1 + 3 * 2.0**-16, -1 - 2.0**-16])
+    assert low_bits_join(*low_bits_split(ties)).tolist() == [1.0, 1 + 2.0**-14, -1.0]
+
+
+def test_low_bits_draw():
+    """Over all 2^8 draws the mean is the value itself, exactly."""
+    draws = torch.arange(2**8)
+    for value in (1 + 3 * 2.0**-22, -5 - 2.0**-14, 2.0**-20 * (1 + 2.0**-23 * 77)):
+        both = low_bits_join(*low_bits_split(torch.full((2**8,), value), draws))
+        assert both.mean().item() == np.float32(value)
+
+
+def test_low_bits_of_what_is_not_finite():
+    high, low = low_bits_split(torch.tensor([torch.inf, -torch.inf, torch.nan, 0.0, -0.0]))
+    assert high[:2].tolist() == [torch.inf, -torch.inf]
+    assert high[2].isnan()
+    assert (low == 0).all()
+    assert high[3:].view(torch.int16).tolist() == [0, -(2**15)]

@@ -269,10 +269,14 @@ class FusedOptimizer(Optimizer):
     def state_dict(self) -> dict[str, Any]:
         """Return the state as :meth:`torch.optim.Optimizer.state_dict` does, by reference.
 
-        It can be loaded by the class of the same name in ``torch.optim``, where there is one.
+        It can be loaded by the class of the same name in ``torch.optim``, where there is one, unless states are quantised: load
+        it into an optimizer with ``state_format="fp32"`` first. How states are to be stored is not saved: that is the loading
+        optimizer's to say, and a quantised state says itself what it is.
         """
         saved = super().state_dict()
         for group in saved["param_groups"]:
+            for name in _checkpoint.OWN_OPTIONS:
+                group.pop(name, None)
             group.update(self._torch_options(group))
         return saved
 

@@ -157,19 +157,19 @@ def _read_codes(target: _Target, name: str, values: dict[str, Any]) -> dict[str,
             raise ValueError(f"{target.name}: state {name!r} is quantised and lacks the tensor {part!r}")
     codes, scales, numbers = (values[part].detach() for part in parts)
     described = numbers.tolist()
+    if numbers.shape != (3 + param.dim(),) or sorted(described[3:]) != list(range(param.dim())):
+        raise ValueError(
+            f"{target.name}: state {name + FORMAT!r} is {described}, expected a map, a block, a scaling and an order of "
+            f"{param.dim()} dimensions"
+        )
     try:
         chosen = StateFormat.from_stored(described[:3], scales.dtype)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{target.name}: state {name + FORMAT!r} is {described}: {error}") from None
     numel = param.numel()
-    order = described[3:]
-    if sorted(order) != list(range(param.dim())):
-        raise ValueError(
-            f"{target.name}: state {name + FORMAT!r} is {described}, expected an order of {param.dim()} dimensions"
-        )
     _check(target, name, "dtype", codes.dtype, torch.uint8)
     _check(target, name, "shape", tuple(codes.shape), (chosen.code_bytes(numel),))
-    _check(target, name + SCALE, "shape", tuple(scales.shape), (chosen.scale_count(_shape_in_memory(param, order)),))
+    _check(target, name + SCALE, "shape", tuple(scales.shape), (chosen.scale_count(_shape_in_memory(param, described[3:])),))
     for tensor in (codes, scales):
         _check(target, name, "placements", getattr(tensor, "placements", None), getattr(param, "placements", None))
     return {name: codes.to(param.device), name + SCALE: scales.to(param.device), name + FORMAT: numbers.cpu()}

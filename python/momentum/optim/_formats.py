@@ -93,7 +93,7 @@ def stored_format(state: dict[str, Any], name: str) -> torch.dtype | StateFormat
 def convert(state: dict[str, Any], param: Tensor, name: str, wanted: torch.dtype | StateFormat) -> dict[str, Tensor]:
     """Return the entries of state ``name`` of ``param`` in another format.
 
-    At most one copy of the state in float32 exists in between.
+    At most one copy of the state in float32 exists in between; two where the elements also move to another order in memory.
     """
     values = dequantised(state, param, name) if is_quantised(state, name) else state[name]
     if isinstance(wanted, torch.dtype):

@@ -1,4 +1,4 @@
-"""How a parameter is stored: rounded to nearest or stochastically, in two halves (Kahan), or beside a master copy."""
+"""How a parameter is stored: rounded to nearest or stochastically, in two parts (Kahan, or 24 bits), or beside a master."""
 
 from __future__ import annotations
 
@@ -44,3 +44,25 @@ def kahan_split(value: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Store a value as the sum of two numbers: its rounding, and the rounding of what that lost."""
     high = nearest(value, dtype)
     return high, nearest(value - high.double(), dtype)
+
+
+def low_bits_join(high: Tensor, low: Tensor) -> Tensor:
+    """Return the number of 24 bits that a bfloat16 and the eight bits below it make: ``low`` numbers of 24 bits further out."""
+    magnitude = (high.abs().view(torch.int16).int() << 16) + (low.int() << 8)
+    return magnitude.view(torch.float32).double().copysign(high.double())
+
+
+def low_bits_split(value: Tensor, words: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Round float32 values to 24 bits, and split them in the nearest bfloat16 (halves away from zero) and the rest.
+
+    Rounded to nearest, ties to even, or away from zero if fraction + draw / 2^8 >= 1: a draw is the lower eight bits of a word.
+    """
+    size = value.float().double().abs()
+    spacing = torch.ldexp(torch.ones_like(size), size.frexp().exponent.clamp(min=-125) - 16)
+    places = size / spacing
+    places = places.round() if words is None else (places + (words & 0xFF).double() / 2**8).floor()
+    bits = (places * spacing).float().view(torch.int32) >> 8
+    upper = bits + 128 >> 8
+    high = upper.short().view(torch.bfloat16).double().copysign(value.double()).to(torch.bfloat16)
+    finite = value.isfinite()
+    return torch.where(finite, high, value.to(torch.bfloat16)), torch.where(finite, bits - (upper << 8), 0).to(torch.int8)

@@ -1,0 +1,197 @@
+"""Steps with quantised states on every backend: every rule, format, size and option, against the float64 reference."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from momentum.enums import Cautious, DecayMode, Residual, Rounding
+from ops.cases import BF16, FP16, FP32, TensorCase
+from ops.quantised import SIGNED, check, quantised_call
+from ops.test_determinism import assert_same
+from ops.test_parity import per_tensor
+from rules import RULES, VARIANTS, first
+from tolerances import bit_equal
+
+STATEFUL = [(rule, name) for rule, name in VARIANTS if RULES[rule].stored(RULES[rule].variants[name])]
+
+
+def run_and_check(backend, call, formats):
+    before = call.clone()
+    call.run(backend)
+    check(before, call, formats)
+
+
+@pytest.mark.parametrize("kind", SIGNED)
+@pytest.mark.parametrize(("rule", "variant"), STATEFUL, ids=map("-".join, STATEFUL))
+def test_step(backend, rule, variant, kind):
+    """All sizes, dtypes, alignments and layouts, with plain states among them, in one list."""
+    call, formats = quantised_call(
+        RULES[rule], RULES[rule].variants[variant], kind, device=backend.device, decay=DecayMode.DECOUPLED, seeds=[11]
+    )
+    call.options |= per_tensor(len(call.cases))
+    run_and_check(backend, call, formats)
+
+
+def last(rule):
+    return list(RULES[rule].variants.values())[-1]
+
+
+@pytest.mark.parametrize("kind", ["int4", "int8", "stochastic"])
+@pytest.mark.parametrize("rule", ["adam", "stable_spam", "scale"])
+def test_trajectory(backend, rule, kind):
+    """Several steps in a row: each is checked from the codes that the last one left."""
+    call, formats = quantised_call(
+        RULES[rule], last(rule) if rule == "scale" else first(RULES[rule]), kind, device=backend.device
+    )
+    for _ in range(4):
+        run_and_check(backend, call, formats)
+
+
+OPTIONS = {
+    "kahan": {"residual": Residual.KAHAN},
+    "master": {"residual": Residual.MASTER},
+    "low_bits": {"residual": Residual.LOW_BITS},
+    "low_bits_stochastic": {"residual": Residual.LOW_BITS, "rounding": Rounding.STOCHASTIC},
+    "master_stochastic": {"residual": Residual.MASTER, "rounding": Rounding.STOCHASTIC},
+    "stochastic": {"rounding": Rounding.STOCHASTIC},
+    "ema": {"ema": True, "ema_decay": 0.9},
+    "ema_low_bits": {"ema": True, "ema_decay": 0.9, "residual": Residual.LOW_BITS},
+    "mask": {"cautious": Cautious.MASK},
+    "rescaled": {"cautious": Cautious.RESCALED},
+    "l2": {"decay": DecayMode.L2, "weight_decay": [0.1]},
+    "maximize": {"maximize": True},
+    "grad_scale": {"grad_scale": torch.tensor(8.0), "found_inf": torch.tensor(0.0)},
+}
+
+
+@pytest.mark.parametrize("kind", ["int4", "stochastic"])
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("rule", ["adam", "lion", "scale"])
+def test_options(backend, rule, option, kind):
+    options = {"seeds": [2**63 - 1], **OPTIONS[option]}
+    variant = last("scale") if rule == "scale" else first(RULES[rule])
+    call, formats = quantised_call(RULES[rule], variant, kind, device=backend.device, **options)
+    run_and_check(backend, call, formats)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("residual", [Residual.NONE, Residual.LOW_BITS])
+def test_overflow_writes_nothing(backend, rule, residual):
+    found = torch.tensor(1.0)
+    call, _ = quantised_call(RULES[rule], last(rule), "int4", device=backend.device, found_inf=found, residual=residual)
+    before = call.clone()
+    call.run(backend)
+    assert_same(before, call)
+    assert torch.equal(before.steps, call.steps)
+
+
+@pytest.mark.parametrize(
+    ("rule", "variant", "step"), [("sgd", "momentum", 0), ("spam", "resets", 19), ("stable_spam", "resets", 19)]
+)
+def test_states_that_a_step_does_not_read(backend, rule, variant, step):
+    """At a first step or a reset, what was stored does not matter: scales of NaN and arbitrary codes leave no trace."""
+    chosen = replace(RULES[rule].variants[variant], steps=(step,))
+    cases = [TensorCase((1000,)), TensorCase((3, 77), BF16, BF16)]
+    clean, formats = quantised_call(RULES[rule], chosen, "int4", cases, which=lambda name, i: True, device=backend.device)
+    spoiled = clean.clone()
+    for tensor in spoiled.lists["scales"]:
+        tensor.fill_(torch.nan)
+    for name in formats:
+        for tensor in spoiled.lists[name]:
+            tensor.fill_(0x3C)
+    clean.run(backend)
+    spoiled.run(backend)
+    assert_same(clean, spoiled)
+    assert all(tensor.isfinite().all() for tensor in spoiled.lists["scales"])
+
+
+def test_not_a_number_shows_in_its_block_alone(backend):
+    """A NaN gradient spoils its block of each state, and no other."""
+    call, _formats = quantised_call(
+        RULES["adam"], first(RULES["adam"]), "int4", [TensorCase((1000,))], which=lambda name, i: True, device=backend.device
+    )
+    clean = call.clone()
+    call.lists["grads"][0][300] = torch.nan
+    clean.run(backend)
+    call.run(backend)
+    for place in range(2):
+        scales = call.lists["scales"][place].cpu()
+        assert scales.isnan().nonzero().tolist() == [[2]]
+        others = torch.arange(8) != 2
+        assert bit_equal(scales[others], clean.lists["scales"][place].cpu()[others])
+    assert call.lists["params"][0].isnan().nonzero().tolist() == [[300]]
+    call.lists["grads"][0].fill_(0.5)
+    call.run(backend)
+    assert torch.equal(call.lists["params"][0].isnan().cpu().nonzero().flatten(), torch.arange(256, 384))
+
+
+LIST = [TensorCase((n,), p, p, offset=i % 4) for i, (n, p) in enumerate([(5, FP32), (4096, BF16), (257, FP16), (40_001, FP32)])]
+LIST += [TensorCase((130, 257)), TensorCase((1,), BF16), TensorCase((0,)), TensorCase((3, 9001), BF16, FP32, offset=1)]
+
+
+def stochastic_call(rule, device, cases=LIST, kind="stochastic"):
+    options = {"cautious": Cautious.RESCALED, "rounding": 1, "seeds": list(range(len(cases)))}
+    return quantised_call(RULES[rule], last(rule), kind, cases, device=device, seed=8, **options)[0]
+
+
+@pytest.mark.parametrize("kind", ["int4", "stochastic"])
+@pytest.mark.parametrize("rule", RULES)
+def test_whatever_else_is_in_the_list(backend, rule, kind):
+    together = stochastic_call(rule, backend.device, kind=kind)
+    backwards, alone, again = together.clone(), together.clone(), together.clone()
+    order = list(reversed(range(len(LIST))))
+    together.run(backend)
+    again.run(backend)
+    backwards.select(order).run(backend)
+    for i in order:
+        alone.select([i]).run(backend)
+    assert_same(together, again)
+    assert_same(together, backwards)
+    assert_same(together, alone)
+
+
+@pytest.mark.parametrize("offset", [1, 2, 3])
+@pytest.mark.parametrize("rule", RULES)
+def test_alignment(backend, rule, offset):
+    aligned = stochastic_call(rule, backend.device, [replace(case, offset=0) for case in LIST])
+    moved = stochastic_call(rule, backend.device, [replace(case, offset=offset) for case in LIST])
+    aligned.run(backend)
+    moved.run(backend)
+    assert_same(aligned, moved)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_threads(rule):
+    """The CPU kernels on one thread and on three."""
+    from backends import BACKENDS
+
+    one = stochastic_call(rule, "cpu")
+    three = one.clone()
+    one.run(BACKENDS["cpu"])
+    torch.set_num_threads(3)
+    try:
+        three.run(BACKENDS["cpu"])
+    finally:
+        torch.set_num_threads(1)
+    assert_same(one, three)
+
+
+@pytest.mark.parametrize("rule", ["adam", "lion"])
+def test_shards_draw_the_words_of_the_whole(backend, rule):
+    """A shard's random words are those of its elements in the whole tensor."""
+    cases = [TensorCase((512,)), TensorCase((4, 64), BF16, BF16)]
+    shards = [1024, 512, 512, 32, 64, 128]  # a run from element 1024 on; columns 32 to 96 of rows of 128
+    call, formats = quantised_call(
+        RULES[rule],
+        first(RULES[rule]),
+        "stochastic",
+        cases,
+        which=lambda name, i: True,
+        device=backend.device,
+        seeds=[3, 4],
+        shards=shards,
+    )
+    run_and_check(backend, call, formats)
