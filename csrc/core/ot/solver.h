@@ -87,7 +87,7 @@ struct Solver {
   MOMENTUM_OT_MACHINE
   MOMENTUM_HD bool sinkhorn(double k) {
     m.start(k);
-    double window[4] = {1e300, 1e300, 1e300, 1e300};
+    double e1 = 1e300, e2 = 1e300, e3 = 1e300, e4 = 1e300;  // errors of the last sweeps; an array would live in local memory
     Floor floor;
     for (int t = 0;; ++t) {
       const double error = sweep();
@@ -103,11 +103,14 @@ struct Solver {
         return true;
       }
       if (options.method == Method::kAuto && t >= kProbeSweeps) {
-        const double rounding = m.rounding(), ratio = error / window[t & 3];  // over four sweeps
+        const double rounding = m.rounding(), ratio = error / e4;
         const double need = 4 * sweeps_to(goal > rounding ? goal : rounding, error, ratio);
         if (need > kNewtonBudget) return false;
       }
-      window[t & 3] = error;
+      e4 = e3;
+      e3 = e2;
+      e2 = e1;
+      e1 = error;
     }
   }
 

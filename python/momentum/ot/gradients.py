@@ -22,7 +22,7 @@ def differentiable(problem: Problem, value: Tensor, f: Tensor, g: Tensor, grad: 
     sources = [*((cost.x, cost.y) if isinstance(cost, Points) else (cost,)), problem.a, problem.b]
     if grad == "detach" or not torch.is_grad_enabled() or not any(tensor.requires_grad for tensor in sources):
         return value, f, g
-    reg = problem.reg.to(f.device)
+    reg = problem.reg
     if isinstance(cost, Points):
         value = _apply(_ValueOfPoints, value, f, g, reg, cost.metric, *sources)
     else:

@@ -106,19 +106,21 @@ def solve(
     if max_sweeps < 1:
         raise ValueError(f"momentum.ot.solve: max_sweeps is {max_sweeps}, expected at least 1")
 
-    problem = Problem(inputs.cost, inputs.a, inputs.b, inputs.reg)
+    problem = Problem(inputs.cost, inputs.a, inputs.b, inputs.reg.to(inputs.a.device))
     with torch.no_grad():
         if method == "sns-paper":
             f, g, numbers, counts = solve_as_published(problem, tol)
         else:
-            f, g, numbers, counts = _call(problem, METHODS[method], tol, max_sweeps)
+            f, g, numbers, counts = _call(problem, inputs.reg.tolist(), METHODS[method], tol, max_sweeps)
         status = counts[:, 0]
         value = numbers[:, 0].where(status != Status.INFEASIBLE, float("inf")).where(status != Status.INVALID, float("nan"))
     value, f, g = differentiable(problem, value, f, g, grad)
     return _result(problem, value, f, g, numbers[:, 1], counts, inputs.batched, inputs.wrap)
 
 
-def _call(problem: Problem, method: int | None, tol: float, max_sweeps: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _call(
+    problem: Problem, reg: list[float], method: int | None, tol: float, max_sweeps: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     a, b = problem.a.detach().contiguous(), problem.b.detach().contiguous()
     f, g = torch.zeros_like(a), torch.zeros_like(b)
     numbers = torch.zeros(len(a), 2, dtype=torch.float64, device=a.device)
@@ -132,7 +134,7 @@ def _call(problem: Problem, method: int | None, tol: float, max_sweeps: int) -> 
         cost = problem.cost.detach().contiguous()
     getattr(torch.ops, _ops._namespace).ot_solve(
         *(cost, x, y, a, b, f, g, numbers, counts),
-        reg=problem.reg.tolist(),
+        reg=reg,
         cost_kind=kind,
         method=method,
         tol=tol,
