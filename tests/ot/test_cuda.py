@@ -157,3 +157,66 @@ def test_gradients_reach_the_device(device):
     expected = x.detach().cpu().requires_grad_()
     on_cpu(ot.Points(expected, y.cpu()), reg=0.1).value.backward()
     torch.testing.assert_close(x.grad.cpu(), expected.grad, rtol=1e-4, atol=1e-6)
+
+
+LARGE = {
+    "square": lambda: points(515, 513, 0.01, 1),
+    "wide": lambda: points(240, 1100, 0.005, 1),
+    "high": lambda: points(1100, 240, 0.005, 1),
+    "assignment": lambda: assignment(520, 1 / 1000, 1),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_large_problems_take_the_whole_device(device, name):
+    problem = LARGE[name]()
+    arguments = (problem.cost, problem.a, problem.b, problem.reg)
+    got = there(device, *arguments, method="sns", tol=1e-7)
+    assert got.newton > 0
+    assert_agree(got, on_cpu(*arguments, method="sns", tol=1e-7), 1e-7, problem.reg)
+
+
+def test_large_in_single_precision_and_of_points(device):
+    problem = points(520, 520, 0.05, 1)
+    cost = problem.cost.float()
+    got = there(device, cost, problem.a, problem.b, 0.05, tol=1e-6)
+    assert_agree(got, on_cpu(cost, problem.a, problem.b, 0.05, tol=1e-6), 1e-6, 0.05)
+    x, y = torch.rand(520, 2), torch.rand(510, 2)
+    got = ot.solve(ot.Points(x.to(device), y.to(device)), reg=0.2, tol=1e-6)
+    assert_agree(got, on_cpu(ot.Points(x, y), reg=0.2, tol=1e-6), 1e-6, 0.2)
+
+
+def test_large_edge_cases(device):
+    """Zero marginals over garbage, a forbidden block, sums that underflow from the start; a batch one after the other."""
+    good = points(600, 450, 0.002, 1)
+    a, b = good.a.clone(), good.b.clone()
+    a[::3], b[::4] = 0, 0
+    a, b = a / a.sum(), b / b.sum()
+    cost = torch.stack([good.cost] * 3)
+    cost[0, ::3] = float("nan")
+    cost[0, :, ::4] = float("inf")
+    cost[0, 1:100, 1:200] = float("inf")
+    cost[1, 1] = float("inf")
+    cost[2, 1, 1] = float("nan")
+    got = there(device, cost, a, b, 0.01, method="sinkhorn", tol=1e-4)
+    assert got.status.tolist() == [0, 3, 4]
+    expected = on_cpu(cost[0], a, b, 0.01, method="sinkhorn", tol=1e-4)
+    torch.testing.assert_close(got.f[0].cpu(), expected.f, rtol=0, atol=1e-12)
+    assert got.f.isfinite().all()
+    cold = there(device, good.cost * 1000, good.a, good.b, 0.02, method="sinkhorn", max_sweeps=3)
+    reference = on_cpu(good.cost * 1000, good.a, good.b, 0.02, method="sinkhorn", max_sweeps=3)
+    torch.testing.assert_close(cold.f.cpu(), reference.f, rtol=1e-10, atol=1e-9)
+
+
+@pytest.mark.parametrize("schedule", [("reverse", 0), ("permuted", 3)])
+def test_schedules_do_not_change_bits_of_large_problems(device, schedule):
+    if device != "cpu":
+        pytest.skip("the emulator's alone")
+    problem = LARGE["wide"]()
+    options = {"method": "sns", "tol": 1e-3}
+    plain = problem.solve(**options)
+    with order(*schedule), multiprocessors(3):
+        other = problem.solve(**options)
+    assert plain.newton > 0
+    assert torch.equal(plain.f, other.f)
+    assert torch.equal(plain.value, other.value)

@@ -7,8 +7,8 @@
 namespace momentum::cuda::ot {
 namespace {
 
-constexpr int kMaxCapacity = 128;                 // entries of a line of the sparse plan
-constexpr size_t kSharedBytes = 48 * 1024;        // vectors of larger problems are in device memory
+constexpr int kMaxCapacity = 128;                  // entries of a line of the sparse plan
+constexpr size_t kSharedBytes = 48 * 1024;         // vectors of larger problems are in device memory
 constexpr size_t kScratchBytes = size_t(1) << 28;  // what the lists of all blocks may take, beyond those of one block each
 
 // Memory of one block, in doubles: the vectors, then the lists.
@@ -29,27 +29,32 @@ Layout layout_of(int64_t n, int64_t m) {
   return layout;
 }
 
-__device__ Side place(int size, double*& vectors, double*& values, int*& integers, int capacity) {
+// Takes the next `size` elements.
+template <class T>
+__device__ __forceinline__ T* take(T*& free, int64_t size) {
+  T* taken = free;
+  free += size;
+  return taken;
+}
+
+__device__ __forceinline__ Side place(int size, double*& vectors, double*& values, int*& integers, int capacity) {
   Side side;
   side.size = size;
-  double** const members[] = {&side.marginal, &side.log2_marginal,  &side.potential, &side.sum,
-                              &side.step,     &side.next_potential, &side.next_sum};
-  MOMENTUM_UNROLL
-  for (double** member : members) {
-    *member = vectors;
-    vectors += size;
-  }
-  side.value = values;
-  values += int64_t(capacity) * size;
-  side.index = integers;
-  integers += int64_t(capacity) * size;
-  side.count = integers;
-  integers += size;
+  side.marginal = take(vectors, size);
+  side.log2_marginal = take(vectors, size);
+  side.potential = take(vectors, size);
+  side.sum = take(vectors, size);
+  side.step = take(vectors, size);
+  side.next_potential = take(vectors, size);
+  side.next_sum = take(vectors, size);
+  side.value = take(values, int64_t(capacity) * size);
+  side.index = take(integers, int64_t(capacity) * size);
+  side.count = take(integers, size);
   return side;
 }
 
 template <class Costs>
-__global__ void __launch_bounds__(kMaxThreads)
+__global__ void __launch_bounds__(kMaxThreads, 1)
     solve_kernel(const momentum::ot::Batch __grid_constant__ batch, const Layout __grid_constant__ layout, double* scratch) {
   __shared__ double meeting[33];
   const int n = int(batch.cost.n), m = int(batch.cost.m);
@@ -115,15 +120,22 @@ cudaError_t run(const momentum::ot::Batch& batch, const Context& context) {
   if (error != cudaSuccess) return error;
   on_device.reg = reg;
   auto* scratch = static_cast<double*>(context.allocate(size_t(grid * doubles) * sizeof(double), context.owner));
-  return simt::launch(solve_kernel<Costs>, unsigned(grid), unsigned(threads), shared, context.stream, on_device, layout, scratch);
+  return simt::launch(solve_kernel<Costs>, unsigned(grid), unsigned(threads), shared, context.stream, on_device, layout,
+                      scratch);
 }
 
 }  // namespace
 
-cudaError_t solve(const momentum::ot::Batch& batch, const Context& context) {
+cudaError_t solve_batch(const momentum::ot::Batch& batch, const Context& context) {
   const bool matrix = batch.cost.kind == momentum::ot::CostKind::kMatrix;
   if (batch.cost.is_double) return matrix ? run<Matrix<double>>(batch, context) : run<Cloud<double>>(batch, context);
   return matrix ? run<Matrix<float>>(batch, context) : run<Cloud<float>>(batch, context);
+}
+
+cudaError_t solve(const momentum::ot::Batch& batch, const Context& context) {
+  // Up to here a cost in float stays in the second-level cache's share of its multiprocessor; beyond, one would work alone.
+  constexpr int64_t kSmallProblem = 512 * 512;
+  return batch.cost.n * batch.cost.m <= kSmallProblem ? solve_batch(batch, context) : solve_each(batch, context);
 }
 
 }  // namespace momentum::cuda::ot

@@ -1,51 +1,20 @@
 // One transport problem in one block: the arithmetic behind core/ot/solver.h, from the first sweep to the last Newton step
 // without leaving the kernel.
 //
-// A thread owns lines, rows and columns alike: line k belongs to thread k mod blockDim. It adds up its line by itself, in order,
-// so a sum depends on nothing but the problem, and threads meet only where a scalar is needed. Each sweep walks the cost twice,
-// by rows and by columns; a problem of 256 x 256 floats stays in the caches of the multiprocessor. The sparse plan is kept twice
-// too, as lists by rows and by columns, entry k of all lines beside each other.
+// A thread owns lines, rows and columns alike: line k belongs to thread k mod blockDim. It adds up its line by itself, in
+// order, so a sum depends on nothing but the problem, and threads meet only where a scalar is needed. Each sweep walks the cost
+// twice, by rows and by columns; a problem of 256 x 256 floats stays in the caches of the multiprocessor. The sparse plan is
+// kept twice too, as lists by rows and by columns, entry k of all lines beside each other.
 #pragma once
 
 #include "core/math.h"
 #include "core/ot/solver.h"
 #include "cuda/ot/costs.h"
+#include "cuda/ot/reduce.h"
 
 namespace momentum::cuda::ot {
 
 inline constexpr int kMaxThreads = 256;
-inline constexpr int kCgSteps = 1000;
-inline constexpr double kSmallestSum = 1e-200, kLargestSum = 1e200;
-inline constexpr double kHuge = 1e308;
-
-// The sum over the block, the same in all its threads; `meeting` is shared memory for 33 numbers.
-__device__ __forceinline__ double block_sum(double x, double* meeting) {
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
-  for (int offset = 16; offset > 0; offset /= 2) x += __shfl_xor_sync(0xffffffffu, x, offset);
-  if (lane == 0) meeting[warp] = x;
-  __syncthreads();
-  if (warp == 0) {
-    double total = lane < warps ? meeting[lane] : 0;
-    for (int offset = 16; offset > 0; offset /= 2) total += __shfl_xor_sync(0xffffffffu, total, offset);
-    if (lane == 0) meeting[32] = total;
-  }
-  __syncthreads();
-  return meeting[32];
-}
-
-__device__ __forceinline__ double block_max(double x, double* meeting) {
-  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
-  for (int offset = 16; offset > 0; offset /= 2) x = math::max(x, __shfl_xor_sync(0xffffffffu, x, offset));
-  if (lane == 0) meeting[warp] = x;
-  __syncthreads();
-  if (warp == 0) {
-    double best = lane < warps ? meeting[lane] : -kHuge;
-    for (int offset = 16; offset > 0; offset /= 2) best = math::max(best, __shfl_xor_sync(0xffffffffu, best, offset));
-    if (lane == 0) meeting[32] = best;
-  }
-  __syncthreads();
-  return meeting[32];
-}
 
 // The vectors of one side of a problem, rows or columns.
 struct Side {
@@ -56,9 +25,9 @@ struct Side {
   double* step;       // of a Newton direction, natural logarithms
   double* next_potential;
   double* next_sum;
-  double* value;   // [capacity][size]: the sparse plan, by lines
-  int* index;      // [capacity][size]
-  int* count;      // [size]
+  double* value;  // [capacity][size]: the sparse plan, by lines
+  int* index;     // [capacity][size]
+  int* count;     // [size]
   int size;
 };
 
@@ -315,9 +284,7 @@ __device__ int BlockMachine<Costs>::solve(Side& outer, Side& inner, double toler
   double* middle = q + stride;
   double* d = outer.step;
 
-  for_lines(inner, [&](int j) {
-    inner.step[j] = inner.sum[j] > 0 ? (inner.marginal[j] - inner.sum[j]) / inner.sum[j] : 0;
-  });
+  for_lines(inner, [&](int j) { inner.step[j] = inner.sum[j] > 0 ? (inner.marginal[j] - inner.sum[j]) / inner.sum[j] : 0; });
   __syncthreads();
   const double kept = total(outer, [&](int i) {
     double diagonal = outer.sum[i], line = 0;
@@ -404,9 +371,7 @@ __device__ momentum::ot::Step BlockMachine<Costs>::newton(double theta, double t
   if (!(slope > 0) || !may_accept) return step;
   for (double alpha = 1; alpha > 0.005; alpha *= 0.5) {
     const auto move = [&](const Side& side) {
-      for_lines(side, [&](int l) {
-        side.next_potential[l] = side.potential[l] + alpha * momentum::ot::kLog2e * side.step[l];
-      });
+      for_lines(side, [&](int l) { side.next_potential[l] = side.potential[l] + alpha * momentum::ot::kLog2e * side.step[l]; });
     };
     move(rows);
     move(columns);

@@ -14,7 +14,7 @@ struct Matrix {
   const T* data;
   int64_t columns;
 
-  __device__ static Matrix of(const momentum::ot::Cost& cost, int64_t problem) {
+  MOMENTUM_HD static Matrix of(const momentum::ot::Cost& cost, int64_t problem) {
     const T* all = static_cast<const T*>(cost.matrix);
     return {cost.shared ? all : all + problem * cost.n * cost.m, cost.m};
   }
@@ -30,7 +30,7 @@ struct Cloud {
   int d;
   bool root;
 
-  __device__ static Cloud of(const momentum::ot::Cost& cost, int64_t problem) {
+  MOMENTUM_HD static Cloud of(const momentum::ot::Cost& cost, int64_t problem) {
     const T* x = static_cast<const T*>(cost.x);
     const T* y = static_cast<const T*>(cost.y);
     const int64_t k = cost.shared ? 0 : problem;

@@ -6,7 +6,13 @@
 
 namespace momentum::cuda::ot {
 
-// One launch for the whole batch, whatever its size; nothing is read back and nothing waits for the device.
+// Small problems: one launch for the whole batch, nothing is read back and nothing waits for the device.
+cudaError_t solve_batch(const momentum::ot::Batch& batch, const Context& context);
+
+// Large problems, one after the other on all multiprocessors. The host reads a few numbers after each sweep or Newton step.
+cudaError_t solve_each(const momentum::ot::Batch& batch, const Context& context);
+
+// Whichever of the two suits the sizes.
 cudaError_t solve(const momentum::ot::Batch& batch, const Context& context);
 
 }  // namespace momentum::cuda::ot
