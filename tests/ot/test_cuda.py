@@ -208,14 +208,13 @@ def test_large_edge_cases(device):
     torch.testing.assert_close(cold.f.cpu(), reference.f, rtol=1e-10, atol=1e-9)
 
 
-@pytest.mark.parametrize("schedule", [("reverse", 0), ("permuted", 3)])
-def test_schedules_do_not_change_bits_of_large_problems(device, schedule):
+def test_schedules_do_not_change_bits_of_large_problems(device):
     if device != "cpu":
         pytest.skip("the emulator's alone")
     problem = LARGE["wide"]()
-    options = {"method": "sns", "tol": 1e-3}
+    options = {"method": "sns", "tol": 1e-7}
     plain = problem.solve(**options)
-    with order(*schedule), multiprocessors(3):
+    with order("permuted", 3), multiprocessors(3):
         other = problem.solve(**options)
     assert plain.newton > 0
     assert torch.equal(plain.f, other.f)

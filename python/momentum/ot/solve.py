@@ -57,9 +57,9 @@ def solve(
         bool [B, n] and [B, m]: what belongs to each problem of a ragged batch. The rest has no mass, and its costs may hold
         anything.
     grad
-        ``"envelope"`` (default): the value has gradients for ``cost`` (or the points), ``a`` and ``b``, at the price of one plan.
-        ``"implicit"``: potentials and plan too, by solving the linearised problem densely. ``"detach"``: none. Gradients for
-        ``a`` and ``b`` are those along changes that keep the masses equal. They are not differentiable again.
+        ``"envelope"`` (default): the value has gradients for ``cost`` (or the points), ``a`` and ``b``, at the price of one
+        plan. ``"implicit"``: potentials and plan too, by solving the linearised problem densely. ``"detach"``: none.
+        Gradients for ``a`` and ``b`` are those along changes that keep the masses equal. They are not differentiable again.
 
     Returns
     -------
@@ -76,13 +76,16 @@ def solve(
 
     Notes
     -----
-    The precision that can be reached is bounded by the rounding of potentials, about ``1e-16 max|cost| / reg``; a tolerance below
-    ends with ``Status.PRECISION_FLOOR``. On the CPU all arithmetic is float64, whatever the dtype of the cost. On CUDA float32
-    costs are exponentiated in float32 and summed in float64, which leaves a floor of about 2e-7.
+    The precision that can be reached is bounded by the rounding of potentials, about ``1e-16 max|cost| / reg``; a tolerance
+    below ends with ``Status.PRECISION_FLOOR``. On the CPU all arithmetic is float64, whatever the dtype of the cost. On CUDA
+    float32 costs are exponentiated in float32 and summed in float64, which leaves a floor of about 2e-7.
+
+    On CUDA problems of up to 2^18 entries are solved in one launch for the whole batch, one block each; larger ones follow each
+    other, and the host reads a few numbers after each sweep or Newton step. Neither can be captured in a CUDA graph.
 
     Source: Tang, Shavlovsky, Rahmanian, Tardini, Thekumparampil, Xiao, Ying: "Accelerating Sinkhorn algorithm with sparse
-    Newton iterations", ICLR 2024 (arXiv 2401.12253). ``"sns"`` differs from it in the dense diagonal, the threshold tied to the error,
-    the annealing, the reduced and preconditioned system, and the line search.
+    Newton iterations", ICLR 2024 (arXiv 2401.12253). ``"sns"`` differs from it in the dense diagonal, the threshold tied to
+    the error, the annealing, the reduced and preconditioned system, and the line search.
 
     Examples
     --------
