@@ -4,10 +4,11 @@
 
 namespace momentum::cpu::ot {
 
+// The sanitizers' programs are built for the baseline alone.
 namespace baseline {
 const Kernels& table();
 }
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(MOMENTUM_CPU_BASELINE_ONLY)
 namespace avx2 {
 const Kernels& table();
 }
@@ -17,7 +18,7 @@ const Kernels& table();
 #endif
 
 const Kernels& kernels() {
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(MOMENTUM_CPU_BASELINE_ONLY)
   if (isa() == Isa::kAvx512) return avx512::table();
   if (isa() == Isa::kAvx2) return avx2::table();
 #endif
