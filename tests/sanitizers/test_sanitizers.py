@@ -29,3 +29,20 @@ def test_cuda_driver(sanitizer: str, order: str) -> None:
 @pytest.mark.parametrize("sanitizer", ["thread", "address"])
 def test_cpu_driver_on_four_threads(sanitizer: str) -> None:
     check(sanitizer, "cpu", "0")
+
+
+def check_transport(sanitizer: str, driver: str, order: str) -> None:
+    result = run("transport", driver, sanitizer=sanitizer, order=order, timeout=600)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    assert result.stdout.splitlines() == ["batch", "single", "points", "large", "large points"]
+
+
+@pytest.mark.parametrize(("sanitizer", "order"), [("thread", "0"), ("address", "1"), ("address", "2:1")])
+def test_transport_on_cuda(sanitizer: str, order: str) -> None:
+    check_transport(sanitizer, "cuda", order)
+
+
+@pytest.mark.parametrize("sanitizer", ["thread", "address"])
+def test_transport_on_four_threads(sanitizer: str) -> None:
+    check_transport(sanitizer, "cpu", "0")

@@ -23,6 +23,7 @@ from momentum.reference.sgd_sai import sgd_sai, signal_to_noise
 from momentum.reference.sophia import sophia
 from momentum.reference.spam import spam
 from momentum.reference.stable_spam import stable_spam
+from momentum.reference.transport import newton_matrix, sinkhorn, transport_objective, transport_plan, transport_value
 
 __all__ = [
     "adabelief",
@@ -34,6 +35,7 @@ __all__ = [
     "diffgrad",
     "hessian_ema",
     "lion",
+    "newton_matrix",
     "normalized",
     "philox4x32",
     "scale",
@@ -41,8 +43,12 @@ __all__ = [
     "sgd",
     "sgd_sai",
     "signal_to_noise",
+    "sinkhorn",
     "sophia",
     "spam",
     "stable_spam",
+    "transport_objective",
+    "transport_plan",
+    "transport_value",
     "weight_average",
 ]

@@ -1,0 +1,1 @@
+"""Optimal transport: time to a given marginal error, beside other solvers."""

@@ -1,0 +1,83 @@
+// Entropic optimal transport: what a solver is asked, and what it answers. Host and device.
+//
+//   maximise  F(x, y) = a.x + b.y - sum_ij P_ij,    P_ij = exp(x_i + y_j - C_ij / reg)
+//
+// x and y are the potentials over reg. Everything inside works with base-2 exponents, u = x log2(e), v = y log2(e) and
+// k = log2(e) / reg, so that P_ij = 2^(u_i + v_j - k C_ij) with nothing premultiplied. At the maximum P has the marginals a, b.
+#pragma once
+
+#include <cstdint>
+
+#include "core/config.h"
+
+namespace momentum::ot {
+
+inline constexpr double kLog2e = 1.4426950408889634;
+inline constexpr double kLn2 = 0.6931471805599453;
+
+enum class Status : int32_t {
+  kConverged = 0,       // marginal error <= tol
+  kMaxSweeps = 1,       // the budget of reads of the cost is spent
+  kPrecisionFloor = 2,  // rounding of potentials and exponents forbids a smaller error
+  kInfeasible = 3,      // a row or column with mass has infinite costs only
+  kInvalid = 4,         // NaN or -inf in the cost, a negative or infinite marginal, marginals of different mass
+};
+
+enum class Method : int32_t { kSinkhorn = 0, kNewton = 1, kAuto = 2 };
+enum class CostKind : int32_t { kMatrix = 0, kSquaredEuclidean = 1, kEuclidean = 2 };
+
+struct Options {
+  double reg = 1;
+  double tol = 1e-9;  // L1 error of both marginals, relative to the mass
+  int64_t max_sweeps = 10000;
+  Method method = Method::kAuto;
+  int64_t newton_limit = -1;  // Newton steps after this many are rejected, whatever they bring; < 0: none is
+};
+
+struct Outcome {
+  double error = 0;  // relative to the mass
+  double value = 0;
+  Status status = Status::kConverged;
+  int32_t sweeps = 0;  // reads of the cost in which every entry is exponentiated
+  int32_t newton = 0;  // accepted Newton steps
+  int32_t rejected = 0;
+  int32_t cg = 0;  // steps of conjugate gradients, all Newton steps together
+};
+
+// Facts of the input, from one read of the cost. Entries whose row or column has no mass do not count.
+struct Scan {
+  double cost_min = 0, cost_max = 0;  // of the finite entries
+  double mass = 0;                    // of a; b is scaled to it
+  bool invalid = false;
+  bool infeasible = false;
+};
+
+// What became of one Newton step.
+struct Step {
+  bool accepted = false;
+  double error = 0;
+  int32_t evaluations = 0;  // reads with exponentials
+  int32_t cg = 0;
+  int64_t kept = 0;  // entries of the sparse plan
+};
+
+// Whether a step of length alpha is taken. `slope` is F's derivative along the direction, `gain` the difference of F, computed
+// from the differences of its parts so that it is exact to rounding of the mass. Near the optimum both are of the order of
+// error^2 and drown; there the error itself decides.
+MOMENTUM_HD bool accepts(double alpha, double slope, double gain, double error_before, double error_after, double mass) {
+  if (!(error_after < 4 * mass)) return false;  // also NaN: the exponentials overflowed
+  if (alpha * slope > 1e-11 * mass) return gain >= 1e-4 * alpha * slope;
+  return error_after < error_before && gain >= -1e-12 * mass;
+}
+
+// Entries below theta times this are dropped from the sparse plan: every row loses at most theta of its sum r_i, every column
+// at most theta of c_j, whatever their number.
+MOMENTUM_HD double drop_unit(double r_over_m, double c_over_n) { return r_over_m < c_over_n ? r_over_m : c_over_n; }
+
+// Potentials follow the temperature in the measure a x b: log2 P - log2 a - log2 b is what scales with k. Rows keep sums
+// between a_i and about 1, however small a_i is.
+MOMENTUM_HD double rescale(double potential, double log2_marginal, double factor) {
+  return log2_marginal + (potential - log2_marginal) * factor;
+}
+
+}  // namespace momentum::ot

@@ -1,0 +1,92 @@
+// Vectors of doubles, and 2^x of them.
+//
+// x is split into an integer n and a remainder in [-1/2, 1/2], where a polynomial of degree 11 interpolates 2^x at Chebyshev
+// nodes to 2e-17; with the roundings of its evaluation the result is within 2 ulp. n goes into the exponent by integer
+// addition. Results below 2^-1022, and those of NaN, are 0; above 2^1023 the exponent is clamped.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+namespace momentum::cpu::ot::MOMENTUM_ISA {
+
+#if defined(__AVX512F__)
+inline constexpr int kLanes = 8;
+#elif defined(__AVX2__)
+inline constexpr int kLanes = 4;
+#else
+inline constexpr int kLanes = 2;
+#endif
+
+using Vector __attribute__((vector_size(8 * kLanes))) = double;
+using Bits __attribute__((vector_size(8 * kLanes))) = int64_t;
+using Singles __attribute__((vector_size(4 * kLanes))) = float;
+
+#define MOMENTUM_INLINE static inline __attribute__((always_inline))
+
+MOMENTUM_INLINE Vector splat(double x) { return x - Vector{}; }
+
+MOMENTUM_INLINE Vector load(const double* p) {
+  Vector v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+
+MOMENTUM_INLINE Vector load(const float* p) {
+  Singles v;
+  std::memcpy(&v, p, sizeof v);
+  return __builtin_convertvector(v, Vector);
+}
+
+MOMENTUM_INLINE void store(double* p, Vector v) { std::memcpy(p, &v, sizeof v); }
+
+// The first n < kLanes entries, the rest `fill`.
+template <class T>
+MOMENTUM_INLINE Vector load_tail(const T* p, int n, double fill) {
+  double lanes[kLanes];
+  for (int i = 0; i < kLanes; ++i) lanes[i] = i < n ? double(p[i]) : fill;
+  return load(lanes);
+}
+
+MOMENTUM_INLINE void store_tail(double* p, int n, Vector v) {
+  double lanes[kLanes];
+  store(lanes, v);
+  for (int i = 0; i < n; ++i) p[i] = lanes[i];
+}
+
+MOMENTUM_INLINE Vector maximum(Vector a, Vector b) { return a > b ? a : b; }  // b where a is NaN
+
+MOMENTUM_INLINE double sum(Vector v) {
+  double total = 0;
+  for (int i = 0; i < kLanes; ++i) total += v[i];
+  return total;
+}
+
+MOMENTUM_INLINE Vector exp2(Vector x) {
+  constexpr double kShift = 0x1.8p52;  // adding it leaves the rounded x in the low bits
+  const Vector low = splat(-1022.0), high = splat(1023.0);
+  const Vector clamped = maximum(x < high ? x : high, low);
+  const Vector shifted = clamped + kShift;
+  const Vector r = clamped - (shifted - kShift);
+  Vector y = splat(4.455817908336064e-10);
+  y = y * r + 7.0741942972885210e-9;
+  y = y * r + 1.0178057087733941e-7;
+  y = y * r + 1.3215432535912376e-6;
+  y = y * r + 1.5252733841556773e-5;
+  y = y * r + 1.5403530463724354e-4;
+  y = y * r + 1.3333558146406471e-3;
+  y = y * r + 9.6181291075872566e-3;
+  y = y * r + 5.5504108664821627e-2;
+  y = y * r + 2.4022650695910160e-1;
+  y = y * r + 6.9314718055994531e-1;
+  y = y * r + 1.0;
+  Bits bits, exponent;
+  std::memcpy(&bits, &y, sizeof bits);
+  std::memcpy(&exponent, &shifted, sizeof exponent);
+  bits += exponent << 52;
+  Vector result;
+  std::memcpy(&result, &bits, sizeof result);
+  return x > low ? result : Vector{};
+}
+
+}  // namespace momentum::cpu::ot::MOMENTUM_ISA
