@@ -24,8 +24,8 @@ BUILD=build/gpu
 SITE=$PWD/$BUILD/site
 # Every rule, format and reduction at edge sizes; not everything, the sanitizers slow kernels down a hundredfold.
 SANITIZED=(
-  tests/ops/test_parity.py tests/ops/test_formats.py tests/ops/test_reduce.py
-  -k "edge_sizes or dtype_mixes or generator or kahan or master or against_float64"
+  tests/ops/test_parity.py tests/ops/test_formats.py tests/ops/test_reduce.py tests/ops/test_blocks.py tests/quant
+  -k "edge_sizes or dtype_mixes or generator or kahan or master or against_float64 or states_that or blocks_and_tails or test_shapes"
 )
 
 PYTHON=${PYTHON:-python3}
@@ -174,7 +174,7 @@ stage_wheel() {
 
 stage_tests() {
   needs_module pytest || return "$SKIPPED"
-  step "$PYTHON" -m pytest --backend cuda -m "not large" tests/ops tests/optim tests/array
+  step "$PYTHON" -m pytest --backend cuda -m "not large" tests/ops tests/optim tests/quant tests/ot tests/array
 }
 
 # More than 2^31 elements, in real memory.
