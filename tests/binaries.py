@@ -40,7 +40,7 @@ def symbols(path: Path, *options: str) -> list[Symbol]:
 
 @dataclass
 class Kernel:
-    """Machine code of one kernel for one architecture; `name` is like ``map_kernel<Adam, float, true>``."""
+    """Machine code of one kernel for one architecture; `name` is like ``map_kernel<Adam, float, MapKind0>``."""
 
     name: str
     arch: str
@@ -75,7 +75,8 @@ def kernels(path: Path) -> list[Kernel]:
             found[arch, name].opcodes[match[1]] += 1
     names = run("c++filt", *(kernel.name for kernel in found.values())).splitlines()
     for kernel, demangled in zip(found.values(), names, strict=True):
-        kernel.name = re.sub(r"^void |momentum::(\w+::)*|\(.*$", "", demangled.replace("(anonymous namespace)::", ""))
+        numbered = re.sub(r"\(momentum::(?:\w+::)*(\w+)\)(\d+)", r"\1\2", demangled.replace("(anonymous namespace)::", ""))
+        kernel.name = re.sub(r"^void |momentum::(\w+::)*|\(.*$", "", numbered)
     return list(found.values())
 
 

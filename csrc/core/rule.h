@@ -14,6 +14,7 @@
 //                operand, and `finalize` updates the persistent scalars once its total is known
 //   segment_axis the axis of the reductions, when they are per row or column; `update` then gets the total of its segment
 //   kReductionReads  bit k: the reductions read state k (all states otherwise)
+//   kManyRegisters  the GPU's complete map needs more registers than two blocks on a multiprocessor leave
 //   fresh        true where this step does not use the stored states (they are then not read)
 #pragma once
 
@@ -106,6 +107,15 @@ constexpr int hyper_count() {
 template <class Rule>
 constexpr bool uses_segments() {
   return requires { Rule::segment_axis(static_cast<const double*>(nullptr)); };
+}
+
+template <class Rule>
+constexpr bool many_registers() {
+  if constexpr (requires { Rule::kManyRegisters; }) {
+    return Rule::kManyRegisters;
+  } else {
+    return state_count<Rule>() >= 4 || scalar_count<Rule>() > 0;
+  }
 }
 
 template <class Rule>

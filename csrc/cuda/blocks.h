@@ -176,6 +176,7 @@ __device__ __forceinline__ void scale_groups(const BlockCodec& codec, void* scal
     absmax[j] = lanes_absmax(codec.block_shift, largest);
   }
   if (codec.block_shift == 8) absmax[0] = absmax[1] = max(absmax[0], absmax[1]);
+  __syncwarp();  // all lanes have read the old scales, which one of them is about to replace
 #pragma unroll
   for (int j = 0; j < kBlockGroups; ++j) {
     const int64_t i = first + j * 32 * kBlockGroup;

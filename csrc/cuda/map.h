@@ -127,11 +127,11 @@ __device__ __forceinline__ void count_step(const ParamsType& params, uint32_t* a
   if (threadIdx.x == 0) atomicExch(arrivals, 0u);
 }
 
-// Two blocks fit a multiprocessor: one alone would not have enough bytes in flight. Every option at once beside a rule with
-// scalars of its own, rules with four states, and quantised states need more registers than that leaves.
+// Two blocks fit a multiprocessor: one alone would not have enough bytes in flight. Every option at once beside a rule that
+// needs many registers, rules with four states, and quantised states need more than that leaves.
 template <class Rule, MapKind kKind>
 inline constexpr bool kNeedsRegisters =
-    state_count<Rule>() >= 4 || kKind == MapKind::kBlocks || (kKind == MapKind::kFull && scalar_count<Rule>() > 0);
+    state_count<Rule>() >= 4 || kKind == MapKind::kBlocks || (kKind == MapKind::kFull && many_registers<Rule>());
 
 template <class Rule, class T, MapKind kKind>
 __global__ void __launch_bounds__(kThreads, (kNeedsRegisters<Rule, kKind> ? 1 : 2))

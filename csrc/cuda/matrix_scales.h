@@ -54,7 +54,7 @@ __device__ __forceinline__ void raise_scales(const MatrixScales& shape, float* b
                                              const float* values) {
   auto* scales = reinterpret_cast<uint32_t*>(base);
   const auto raise = [&](int64_t scale, uint32_t bits) {
-    if (bits > __ldcg(scales + scale)) atomicMax(scales + scale, bits);
+    if (bits > ptx::load_relaxed(scales + scale)) atomicMax(scales + scale, bits);
   };
   for_places<V>(shape.cols, place, count, [&](int v, int64_t row, int64_t col) {
     const uint32_t bits = bit_cast<uint32_t>(values[v]) & 0x7fffffffu;

@@ -39,6 +39,13 @@ __device__ __forceinline__ void store_vector(void* address, uint2 value) {
   asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(address), "r"(value.x), "r"(value.y) : "memory");
 }
 
+// Reads a number that other blocks may be changing by atomic operations.
+__device__ __forceinline__ uint32_t load_relaxed(const uint32_t* address) {
+  uint32_t value;
+  asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(address) : "memory");
+  return value;
+}
+
 // Starts copying kBytes (4, 8 or 16, both addresses aligned to as many) from global to shared memory; zeros, without
 // reading the source, unless `valid`. The data may be used by this thread after a wait for its group, and by the
 // others after a barrier beyond that.

@@ -69,6 +69,8 @@ namespace momentum::ptx {
 
 inline void assume_global(const void*) {}
 
+inline std::uint32_t load_relaxed(const std::uint32_t* address) { return __atomic_load_n(address, __ATOMIC_RELAXED); }
+
 // An ordinary store here, so that the sanitizers check it.
 template <class Vector>
 inline void store_vector(void* address, Vector value) {

@@ -12,11 +12,11 @@ OBJECTS = sorted((binaries.BUILD / "csrc" / "cuda" / "CMakeFiles").glob("momentu
 
 # A block has 256 threads and a multiprocessor 65,536 registers: 128 leave room for two blocks, 80 for three, 64 for four.
 # What may have a multiprocessor to itself is `kNeedsRegisters` in csrc/cuda/map.h.
-ALONE = r"map_kernel<(\w+, float, .*\)2|(StableSpam|SgdSai|Adan), \w+, .*)>"
+ALONE = r"map_kernel<(\w+, float, MapKind2|(StableSpam|SgdSai|Adabelief), float, MapKind1|Adan, \w+, MapKind\d)>"
 CEILINGS = {
     "map_kernel": 128,
     "convert_kernel": 128,
-    "reduce_kernel": 128,
+    "reduce_kernel": 168,  # one block each
     "reduce_columns_kernel": 128,
     "finalize_kernel": 64,
     "philox_kernel": 64,

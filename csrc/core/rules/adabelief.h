@@ -14,6 +14,7 @@ namespace momentum::rules {
 
 struct Adabelief {
   static constexpr const char* kName = "adabelief";
+  static constexpr bool kManyRegisters = true;
   static constexpr StateInfo kStates[] = {{"exp_avgs"}, {"exp_avg_vars"}, {"max_exp_avg_vars", true}};
   enum { kBeta1, kBeta2, kEps, kRectify, kDegenerate };
   static constexpr HyperInfo kHypers[] = {
