@@ -22,8 +22,12 @@ void encode_matrix(const StateFormat& format, const MatrixScales& shape, void* c
 // Raises the scales, as bits, to the magnitudes of the elements.
 void raise_scales(const MatrixScales& shape, int64_t begin, int n, const float* values, uint32_t* scales);
 
-// `random` holds one word per element where the format rounds stochastically.
+// The scales that the blocks of `values` will have. Apart from `encode_blocks` because each is a long chain of dependent
+// instructions: the chains of several blocks and states overlap when they are started one after another.
+void find_block_scales(const StateFormat& format, int n, const float* values, formats::BlockScale* found);
+
+// Stores codes and scales. `random` holds one word per element where the format rounds stochastically.
 void encode_blocks(const StateFormat& format, void* codes, void* scales, int64_t begin, int n, const float* values,
-                   const uint32_t* random);
+                   const formats::BlockScale* found, const uint32_t* random);
 
 }  // namespace momentum::cpu::MOMENTUM_ISA

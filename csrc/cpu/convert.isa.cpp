@@ -17,8 +17,13 @@ void convert(const Conversion& c, int64_t begin, int64_t end) {
       decode<float>(c.dtype, c.values, i, n, values);
       if (c.format.stochastic) fill_random(whole, c.seed, c.step, i, n, random);
       const uint32_t* words = c.format.stochastic ? random : nullptr;
-      matrix ? encode_matrix(c.format, shape, c.codes, scales, i, n, values, words)
-             : encode_blocks(c.format, c.codes, c.scales, i, n, values, words);
+      if (matrix) {
+        encode_matrix(c.format, shape, c.codes, scales, i, n, values, words);
+      } else {
+        formats::BlockScale found[kTileBlocks];
+        find_block_scales(c.format, n, values, found);
+        encode_blocks(c.format, c.codes, c.scales, i, n, values, found, words);
+      }
     } else {
       matrix ? decode_matrix(c.format, shape, c.codes, scales, i, n, values)
              : decode_blocks(c.format, c.codes, c.scales, i, n, values);

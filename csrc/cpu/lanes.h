@@ -3,6 +3,8 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
+#include <utility>
 
 #if defined(__AVX2__)
 #include <immintrin.h>
@@ -39,104 +41,184 @@ static inline void store(Item* to, const Vector& v) {
 static inline Floats as_floats(Ints v) { return reinterpret_cast<Floats>(v); }
 static inline Ints as_ints(Floats v) { return reinterpret_cast<Ints>(v); }
 static inline Floats magnitude(Floats x) { return as_floats(as_ints(x) & 0x7fffffff); }
-static inline Floats clamp(Floats x, float low, float high) {
-  x = x < low ? Floats{} + low : x;
-  return x > high ? Floats{} + high : x;
-}
-
 static inline int32_t largest_of(Ints v) {
-  int32_t largest = v[0];
-  for (int i = 1; i < kVector; ++i) largest = v[i] > largest ? v[i] : largest;
-  return largest;
+  Ints lane;
+  for (int i = 0; i < kVector; ++i) lane[i] = i;
+#pragma GCC unroll 4
+  for (int half = kVector / 2; half > 0; half /= 2) {
+    const Ints other = __builtin_shuffle(v, lane ^ half);
+    v = v > other ? v : other;
+  }
+  return v[0];
 }
 
-// Entry `index` of a table of 16, lane by lane; only the low four bits of an index count. Bytes are narrowed and widened by
-// intrinsics, the masked ones of AVX-512, because GCC 12 takes the undefined operand of the others for a mistake.
+// A table of 16 in registers.
+template <class Vector>
+struct Table {
+  Vector part[16 / kVector];
+};
+
+template <class Vector, class Item>
+static inline Table<Vector> load_table(const Item* from) {
+  Table<Vector> table;
+  std::memcpy(&table, from, sizeof(table));
+  return table;
+}
+
+static inline Table<Floats> operator*(Table<Floats> table, float factor) {
+  for (Floats& part : table.part) part *= factor;
+  return table;
+}
+
+// Codes are written in groups: as many as the smallest block has elements.
+inline constexpr int kGroup = 64;
+inline constexpr int kGroupVectors = kGroup / kVector;
+
+// For each instruction set:
+//   lookup             entry `index` of a table of 16, lane by lane; only the low four bits of an index count
+//   at_least, at_most  the larger and the smaller of each number and one bound; not for NaN
+//   magnitude_at_least the same of |x|
+//   set_where_above    v, with `bit` set where a > b
+//   count_where_above  v, one more where a > b
+//   with_sign_of       v, negated where x is negative
+//   round_to_int       to nearest, ties to even
+//   load_bytes, load_nibbles    codes as integers; of nibbles only the low four bits count
+//   store_bytes, store_nibbles  a group of integers as codes; negative ones become 0
+// Bytes are widened by intrinsics, the masked ones of AVX-512, because GCC 12 takes the undefined operand of the others for a
+// mistake.
 #if defined(__AVX512F__)
 
-static inline Floats lookup(const float* table, Ints index) { return __builtin_shuffle(load<Floats>(table), index); }
-static inline Ints lookup(const int32_t* table, Ints index) { return __builtin_shuffle(load<Ints>(table), index); }
+static inline __m512 raw(Floats x) { return reinterpret_cast<__m512>(x); }
+static inline __m512i raw(Ints v) { return reinterpret_cast<__m512i>(v); }
 
-// v, with `bit` set where a > b.
+template <class Vector>
+static inline Vector lookup(const Table<Vector>& table, Ints index) {
+  return __builtin_shuffle(table.part[0], index);
+}
+
+static inline Floats at_least(Floats x, float bound) {
+  return reinterpret_cast<Floats>(_mm512_maskz_max_ps(0xffff, raw(x), _mm512_set1_ps(bound)));
+}
+static inline Floats at_most(Floats x, float bound) {
+  return reinterpret_cast<Floats>(_mm512_maskz_min_ps(0xffff, raw(x), _mm512_set1_ps(bound)));
+}
+static inline Floats magnitude_at_least(Floats x, float bound) {
+  constexpr int kLargerMagnitudeWithoutSign = 0b1011;
+  return reinterpret_cast<Floats>(_mm512_maskz_range_ps(0xffff, raw(x), _mm512_set1_ps(bound), kLargerMagnitudeWithoutSign));
+}
+
 static inline Ints set_where_above(Ints v, Floats a, Floats b, int bit) {
-  const __mmask16 above = _mm512_cmp_ps_mask(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b), _CMP_GT_OQ);
-  const __m512i old = reinterpret_cast<__m512i>(v);
-  return reinterpret_cast<Ints>(_mm512_mask_or_epi32(old, above, old, _mm512_set1_epi32(bit)));
+  const __mmask16 above = _mm512_cmp_ps_mask(raw(a), raw(b), _CMP_GT_OQ);
+  return reinterpret_cast<Ints>(_mm512_mask_or_epi32(raw(v), above, raw(v), _mm512_set1_epi32(bit)));
+}
+static inline Ints count_where_above(Ints v, Floats a, Floats b) {
+  const __mmask16 above = _mm512_cmp_ps_mask(raw(a), raw(b), _CMP_GT_OQ);
+  return reinterpret_cast<Ints>(_mm512_mask_add_epi32(raw(v), above, raw(v), _mm512_set1_epi32(1)));
+}
+static inline Ints with_sign_of(Ints v, Floats x) {
+  const __mmask16 negative = _mm512_movepi32_mask(raw(as_ints(x)));
+  return reinterpret_cast<Ints>(_mm512_mask_sub_epi32(raw(v), negative, _mm512_setzero_si512(), raw(v)));
 }
 
-// To nearest, ties to even.
-static inline Ints round_to_int(Floats x) {
-  return reinterpret_cast<Ints>(_mm512_maskz_cvtps_epi32(0xffff, reinterpret_cast<__m512>(x)));
-}
+static inline Ints round_to_int(Floats x) { return reinterpret_cast<Ints>(_mm512_maskz_cvtps_epi32(0xffff, raw(x))); }
 
 static inline Ints load_bytes(const uint8_t* from) {
   return reinterpret_cast<Ints>(_mm512_maskz_cvtepu8_epi32(0xffff, load<__m128i>(from)));
 }
-static inline void store_bytes(uint8_t* to, Ints v) {
-  store(to, _mm512_maskz_cvtepi32_epi8(0xffff, reinterpret_cast<__m512i>(v)));
+// The bytes of a group in order. Packing takes four from each vector at a time.
+static inline __m512i narrow(const Ints* v) {
+  const __m512i low = _mm512_maskz_packus_epi32(~0u, raw(v[0]), raw(v[1]));
+  const __m512i high = _mm512_maskz_packus_epi32(~0u, raw(v[2]), raw(v[3]));
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  return _mm512_maskz_permutexvar_epi32(0xffff, order, _mm512_maskz_packus_epi16(~uint64_t(0), low, high));
 }
+static inline void store_bytes(uint8_t* to, const Ints* v) { store(to, narrow(v)); }
 // The first of two numbers in the low half of a byte. Bits above the fourth are arbitrary.
 static inline Ints load_nibbles(const uint8_t* from) {
   const __m512i both = _mm512_maskz_cvtepu8_epi64(0xff, _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
   return reinterpret_cast<Ints>(_mm512_or_epi64(both, _mm512_maskz_slli_epi64(0xff, both, 28)));
 }
-static inline void store_nibbles(uint8_t* to, Ints v) {
-  const __m512i apart = reinterpret_cast<__m512i>(v);
-  const __m512i both = _mm512_or_epi64(apart, _mm512_maskz_srli_epi64(0xff, apart, 28));
-  _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm512_maskz_cvtepi64_epi8(0xff, both));
+static inline void store_nibbles(uint8_t* to, const Ints* v) {
+  const __m512i pairs = _mm512_maskz_maddubs_epi16(~0u, narrow(v), _mm512_set1_epi16(1 | (16 << 8)));
+  store(to, _mm512_maskz_cvtepi16_epi8(~0u, pairs));
 }
 
 #elif defined(__AVX2__)
 
-static inline Floats lookup(const float* table, Ints index) {
-  const __m256i lanes = reinterpret_cast<__m256i>(index);
-  const __m256 low = _mm256_permutevar8x32_ps(load<__m256>(table), lanes);
-  const __m256 high = _mm256_permutevar8x32_ps(load<__m256>(table + 8), lanes);
+static inline __m256 raw(Floats x) { return reinterpret_cast<__m256>(x); }
+static inline __m256i raw(Ints v) { return reinterpret_cast<__m256i>(v); }
+
+static inline Floats lookup(const Table<Floats>& table, Ints index) {
+  const __m256 low = _mm256_permutevar8x32_ps(raw(table.part[0]), raw(index));
+  const __m256 high = _mm256_permutevar8x32_ps(raw(table.part[1]), raw(index));
   // The fourth bit of the index, moved to the sign, chooses.
-  return reinterpret_cast<Floats>(_mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(lanes, 28))));
+  return reinterpret_cast<Floats>(_mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(raw(index), 28))));
 }
-static inline Ints lookup(const int32_t* table, Ints index) {
-  return as_ints(lookup(reinterpret_cast<const float*>(table), index));
+static inline Ints lookup(const Table<Ints>& table, Ints index) {
+  return as_ints(lookup(Table<Floats>{as_floats(table.part[0]), as_floats(table.part[1])}, index));
 }
+
+static inline Floats at_least(Floats x, float bound) {
+  return reinterpret_cast<Floats>(_mm256_max_ps(raw(x), _mm256_set1_ps(bound)));
+}
+static inline Floats at_most(Floats x, float bound) {
+  return reinterpret_cast<Floats>(_mm256_min_ps(raw(x), _mm256_set1_ps(bound)));
+}
+static inline Floats magnitude_at_least(Floats x, float bound) { return at_least(magnitude(x), bound); }
 
 static inline Ints set_where_above(Ints v, Floats a, Floats b, int bit) { return v | ((a > b) & bit); }
-
-static inline Ints round_to_int(Floats x) { return reinterpret_cast<Ints>(_mm256_cvtps_epi32(reinterpret_cast<__m256>(x))); }
-
-// The low byte of each integer, in the low half.
-static inline __m128i narrow(Ints v) {
-  const __m256i all = reinterpret_cast<__m256i>(v);
-  const __m128i shorts = _mm_packus_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
-  return _mm_packus_epi16(shorts, shorts);
+static inline Ints count_where_above(Ints v, Floats a, Floats b) { return v - (a > b); }
+static inline Ints with_sign_of(Ints v, Floats x) {
+  const Ints negative = as_ints(x) >> 31;
+  return (v ^ negative) - negative;
 }
+
+static inline Ints round_to_int(Floats x) { return reinterpret_cast<Ints>(_mm256_cvtps_epi32(raw(x))); }
+
 static inline Ints load_bytes(const uint8_t* from) {
   return reinterpret_cast<Ints>(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
 }
-static inline void store_bytes(uint8_t* to, Ints v) { _mm_storel_epi64(reinterpret_cast<__m128i*>(to), narrow(v)); }
+// Packing takes four integers from each vector at a time.
+static inline __m256i narrow(const Ints* v) {
+  const __m256i low = _mm256_packus_epi32(raw(v[0]), raw(v[1])), high = _mm256_packus_epi32(raw(v[2]), raw(v[3]));
+  return _mm256_permutevar8x32_epi32(_mm256_packus_epi16(low, high), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+}
+static inline void store_bytes(uint8_t* to, const Ints* v) {
+  store(to, narrow(v));
+  store(to + 32, narrow(v + 4));
+}
 static inline Ints load_nibbles(const uint8_t* from) {
   const __m256i both = _mm256_cvtepu8_epi64(_mm_cvtsi32_si128(load<int>(from)));
   return reinterpret_cast<Ints>(_mm256_or_si256(both, _mm256_slli_epi64(both, 28)));
 }
-static inline void store_nibbles(uint8_t* to, Ints v) {
-  const __m128i apart = narrow(v);
-  const __m128i both = _mm_and_si128(_mm_or_si128(apart, _mm_srli_epi16(apart, 4)), _mm_set1_epi16(255));
-  store(to, _mm_cvtsi128_si32(_mm_packus_epi16(both, both)));
+static inline void store_nibbles(uint8_t* to, const Ints* v) {
+  const __m256i first = _mm256_set1_epi16(1 | (16 << 8));
+  const __m256i low = _mm256_maddubs_epi16(narrow(v), first), high = _mm256_maddubs_epi16(narrow(v + 4), first);
+  // Packing takes eight from each at a time.
+  store(to, _mm256_permute4x64_epi64(_mm256_packus_epi16(low, high), 0b11011000));
 }
 
 #else
 
-static inline Floats lookup(const float* table, Ints index) {
-  Floats out;
-  for (int i = 0; i < kVector; ++i) out[i] = table[index[i] & 15];
-  return out;
-}
-static inline Ints lookup(const int32_t* table, Ints index) {
-  Ints out;
-  for (int i = 0; i < kVector; ++i) out[i] = table[index[i] & 15];
+template <class Vector>
+static inline Vector lookup(const Table<Vector>& table, Ints index) {
+  std::remove_reference_t<decltype(std::declval<Vector&>()[0])> all[16];
+  std::memcpy(all, &table, sizeof(table));
+  Vector out;
+  for (int i = 0; i < kVector; ++i) out[i] = all[index[i] & 15];
   return out;
 }
 
+static inline Floats at_least(Floats x, float bound) { return x < bound ? Floats{} + bound : x; }
+static inline Floats at_most(Floats x, float bound) { return x > bound ? Floats{} + bound : x; }
+static inline Floats magnitude_at_least(Floats x, float bound) { return at_least(magnitude(x), bound); }
+
 static inline Ints set_where_above(Ints v, Floats a, Floats b, int bit) { return v | ((a > b) & bit); }
+static inline Ints count_where_above(Ints v, Floats a, Floats b) { return v - (a > b); }
+static inline Ints with_sign_of(Ints v, Floats x) {
+  const Ints negative = as_ints(x) >> 31;
+  return (v ^ negative) - negative;
+}
 
 static inline Ints round_to_int(Floats x) {
   Ints v;
@@ -149,16 +231,18 @@ static inline Ints load_bytes(const uint8_t* from) {
   for (int i = 0; i < kVector; ++i) v[i] = from[i];
   return v;
 }
-static inline void store_bytes(uint8_t* to, Ints v) {
-  for (int i = 0; i < kVector; ++i) to[i] = uint8_t(v[i]);
+static inline void store_bytes(uint8_t* to, const Ints* v) {
+  for (int i = 0; i < kGroup; ++i) to[i] = uint8_t(v[i / kVector][i % kVector] < 0 ? 0 : v[i / kVector][i % kVector]);
 }
 static inline Ints load_nibbles(const uint8_t* from) {
   Ints v;
   for (int i = 0; i < kVector; ++i) v[i] = from[i / 2] >> (i % 2 * 4);
   return v;
 }
-static inline void store_nibbles(uint8_t* to, Ints v) {
-  for (int i = 0; i < kVector; i += 2) to[i / 2] = uint8_t(v[i] | (v[i + 1] << 4));
+static inline void store_nibbles(uint8_t* to, const Ints* v) {
+  uint8_t bytes[kGroup];
+  store_bytes(bytes, v);
+  for (int i = 0; i < kGroup; i += 2) to[i / 2] = uint8_t(bytes[i] | (bytes[i + 1] << 4));
 }
 
 #endif

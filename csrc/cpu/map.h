@@ -5,18 +5,24 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
+#include "core/formats/formats.h"
 #include "core/prepare.h"
 #include "cpu/kernels.h"
 #include "cpu/stream.h"
 
 namespace momentum::cpu::MOMENTUM_ISA {
 
-// kActive: how many states are stored (optional ones come last). All streams have the arithmetic type here.
-template <class Rule, class T, int kActive, bool kEma, bool kSegments>
+template <class T>
+using Native = std::conditional_t<sizeof(T) == sizeof(double), formats::Float64, formats::Float32>;
+
+// kActive: how many states are stored (optional ones come last). Their streams and `ema` have the arithmetic type here; the
+// parameter and its gradient have it, or are bfloat16.
+template <class Rule, class T, int kActive, bool kEma, bool kSegments, class Format>
 static inline void step_tile(const Frame<T>& frame, const typename Rule::template Scalars<T>& scalars, int64_t n,
-                             T* __restrict p, const T* __restrict g, T* const* states, T* __restrict ema,
-                             const T* __restrict totals) {
+                             typename Format::Storage* __restrict p, const typename Format::Storage* __restrict g,
+                             T* const* states, T* __restrict ema, const T* __restrict totals) {
   T* __restrict x0 = kActive > 0 ? states[0] : nullptr;
   T* __restrict x1 = kActive > 1 ? states[1] : nullptr;
   T* __restrict x2 = kActive > 2 ? states[2] : nullptr;
@@ -30,11 +36,11 @@ static inline void step_tile(const Frame<T>& frame, const typename Rule::templat
     if constexpr (kActive > 1) x[1] = x1[i];
     if constexpr (kActive > 2) x[2] = x2[i];
     if constexpr (kActive > 3) x[3] = x3[i];
-    T value = p[i];
+    T value = Format::template load<T>(p[i]);
     T total = T(0);
     if constexpr (kSegments) total = totals[i];
-    step_element<Rule, T>(f, s, g[i], value, x, total);
-    p[i] = value;
+    step_element<Rule, T>(f, s, Format::template load<T>(g[i]), value, x, total);
+    p[i] = Format::template store<T>(value);
     if constexpr (kActive > 0) x0[i] = x[0];
     if constexpr (kActive > 1) x1[i] = x[1];
     if constexpr (kActive > 2) x2[i] = x[2];
@@ -66,8 +72,12 @@ static void map_range(const Task& task, int64_t begin, int64_t end) {
   const ParamStream<T> param(t, common, uint32_t(prepared.context.step), buffers[0], buffers[1], random);
   const TileStream<T> grad = make_stream<T>(t.grad, t.grad_dtype, buffers[2]);
   const TileStream<T> ema = make_stream<T>(t.ema, t.ema_dtype, buffers[3]);
+  // Parameters and gradients in bfloat16 are converted by the step itself: it is as fast as with float32, where a detour by
+  // buffers takes half as long again.
+  constexpr bool kMayHalve = sizeof(T) == sizeof(float) && !kEma && !kSegments;
+  const bool halves = kMayHalve && param.is_plain(DType::kBFloat16) && t.grad_dtype == DType::kBFloat16;
   StateStream<T> states[kActive > 0 ? kActive : 1];
-  bool direct = param.direct && grad.direct && (!kEma || ema.direct) && !kSegments;
+  bool direct = (halves || (param.direct && grad.direct)) && (!kEma || ema.direct) && !kSegments;
   for (int k = 0; k < kActive; ++k) {
     states[k] = StateStream<T>(t, common, k, uint32_t(prepared.context.step), buffers[4 + k], random,
                                task.new_scales != nullptr ? task.new_scales[k] : nullptr);
@@ -79,15 +89,24 @@ static void map_range(const Task& task, int64_t begin, int64_t end) {
   for (int64_t i = begin; i < end; i += stride) {
     const int64_t n = end - i < stride ? end - i : stride;
     const int tile = int(n);  // meaningful where a stream is not direct, and then at most kTile
-    T* p = param.open(i, tile);
-    const T* g = grad.open(i, tile, true);
-    T* e = kEma ? ema.open(i, tile, true) : nullptr;
     T* x[kMaxStates] = {};
     for (int k = 0; k < kActive; ++k) x[k] = states[k].open(i, tile, !is_fresh);
-    if constexpr (kSegments) spread_totals<T>(task.axis, t.cols, task.segment_totals, i, tile, totals);
-    step_tile<Rule, T, kActive, kEma, kSegments>(prepared.frame, prepared.scalars, n, p, g, x, e, totals);
-    param.close(i, tile, p);
-    if (kEma) ema.close(i, tile);
+    if (halves) {
+      if constexpr (kMayHalve) {
+        step_tile<Rule, T, kActive, false, false, formats::BFloat16>(prepared.frame, prepared.scalars, n,
+                                                                     static_cast<uint16_t*>(t.param) + i,
+                                                                     at<uint16_t>(t.grad, i), x, nullptr, nullptr);
+      }
+    } else {
+      T* p = param.open(i, tile);
+      const T* g = grad.open(i, tile, true);
+      T* e = kEma ? ema.open(i, tile, true) : nullptr;
+      if constexpr (kSegments) spread_totals<T>(task.axis, t.cols, task.segment_totals, i, tile, totals);
+      step_tile<Rule, T, kActive, kEma, kSegments, Native<T>>(prepared.frame, prepared.scalars, n, p, g, x, e, totals);
+      param.close(i, tile, p);
+      if (kEma) ema.close(i, tile);
+    }
+    for (int k = 0; k < kActive; ++k) states[k].measure(tile);
     for (int k = 0; k < kActive; ++k) states[k].close(i, tile);
   }
 }
@@ -147,8 +166,8 @@ static void maxima_range(const Task& task, int64_t begin, int64_t end, uint32_t*
       }
     }
     if constexpr (kSegments) spread_totals<float>(task.axis, t.cols, task.segment_totals, i, n, totals);
-    step_tile<Rule, float, kActive, false, kSegments>(prepared.frame, prepared.scalars, n, buffers[0], grad.open(i, n, true), x,
-                                                      nullptr, totals);
+    step_tile<Rule, float, kActive, false, kSegments, formats::Float32>(prepared.frame, prepared.scalars, n, buffers[0],
+                                                                        grad.open(i, n, true), x, nullptr, totals);
     for (int k = 0; k < kActive; ++k) {
       if (maxima[k] != nullptr) raise_scales(matrix_scales(common.state_formats[k], t.rows, t.cols), i, n, x[k], maxima[k]);
     }

@@ -17,7 +17,8 @@
 namespace momentum::cpu::MOMENTUM_ISA {
 
 // Elements decoded at a time: the buffers of all streams stay in the first-level cache.
-inline constexpr int kTile = 256;
+inline constexpr int kTile = 512;
+inline constexpr int kTileBlocks = kTile / kSmallestBlock;
 
 template <class T>
 constexpr DType native_dtype() {
@@ -95,6 +96,15 @@ class StateStream {
     return plain_.open(begin, n, read);
   }
 
+  // Before `close`, for all states.
+  void measure(int n) {
+    if constexpr (sizeof(T) == sizeof(float)) {
+      if (format_ != nullptr && !has_matrix_scales(*format_, tensor_->rows, tensor_->cols)) {
+        find_block_scales(*format_, n, plain_.buffer, scales_);
+      }
+    }
+  }
+
   void close(int64_t begin, int n) const {
     if constexpr (sizeof(T) == sizeof(float)) {
       if (format_ != nullptr) return close_blocks(begin, n);
@@ -109,7 +119,8 @@ class StateStream {
       return encode_matrix(*format_, matrix_scales(*format_, tensor_->rows, tensor_->cols), plain_.base, new_scales_, begin, n,
                            plain_.buffer, format_->stochastic ? random_ : nullptr);
     }
-    encode_blocks(*format_, plain_.base, tensor_->scales[k_], begin, n, plain_.buffer, format_->stochastic ? random_ : nullptr);
+    encode_blocks(*format_, plain_.base, tensor_->scales[k_], begin, n, plain_.buffer, scales_,
+                  format_->stochastic ? random_ : nullptr);
   }
 
   TileStream<T> plain_;
@@ -119,6 +130,7 @@ class StateStream {
   const float* new_scales_ = nullptr;
   uint32_t step_ = 0;
   int k_ = 0;
+  formats::BlockScale scales_[kTileBlocks];
 };
 
 template <class T>
@@ -139,6 +151,9 @@ class ParamStream {
 
   T* open(int64_t begin, int n) const;
   void close(int64_t begin, int n, const T* values) const;
+
+  // Stored in `dtype` alone and rounded to nearest.
+  bool is_plain(DType dtype) const { return t_.param_dtype == dtype && !master_ && !kahan_ && !low_bits_ && !stochastic_; }
 
   bool direct;  // the arithmetic works on the storage itself
 
