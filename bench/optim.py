@@ -50,6 +50,9 @@ ADAN = Algorithm("Adan", states=4, plain_states=dict.fromkeys(("exp_avg", "exp_a
 ADABELIEF = Algorithm("AdaBelief", states=2, plain_states=dict.fromkeys(("exp_avg", "exp_avg_var")))
 DIFFGRAD = Algorithm("DiffGrad", states=3, plain_states={**_MOMENTS, "previous_grad": None})
 SOPHIA_G = Algorithm("SophiaG", states=2, plain_states=dict.fromkeys(("exp_avg", "hessian")))
+SGD_SAI = Algorithm("SGDSaI", states=1)
+FAMILY = (LION, ADAN, ADABELIEF, DIFFGRAD, SOPHIA_G, SPAM, SGD_SAI)
+"""One pass over the streams, one launch."""
 _REFERENCE_NAMES = {"StableSPAM": "stable_spam", "SophiaG": "sophia"}
 """Of the others the rule is the name in lower case."""
 
@@ -108,8 +111,8 @@ def cases(device: torch.device, shrink: int) -> list[Case]:
         *(Work(ADAMW, "1 x 20M", ((20_000_000,),), dtype, states) for dtype in (fp32, bf16) for states in ("int4", "int8")),
         *(Work(ADAMW, "1000 x 4096", ((4096,),) * 1000, fp32, states) for states in ("int4", "int8")),
         Work(SGD, "1 x 20M", ((20_000_000,),)),
-        Work(LION, "1 x 20M", ((20_000_000,),)),
-        *(Work(algorithm, "1 x 20M", ((20_000_000,),)) for algorithm in (ADAN, ADABELIEF, DIFFGRAD, SOPHIA_G)),
+        *(Work(algorithm, "1 x 20M", ((20_000_000,),)) for algorithm in FAMILY),
+        *(Work(algorithm, "1000 x 4096", ((4096,),) * 1000) for algorithm in FAMILY if OPTIONAL.get(algorithm.name)),
         Work(SPAM, "148 GPT", GPT_SHAPES),
         Work(STABLE_SPAM, "148 GPT", GPT_SHAPES),
         Work(SCALE, "28 GPT matrices", MATRICES),
@@ -164,7 +167,8 @@ def _contenders(work: Work, shapes: Shapes, device: torch.device) -> list[Conten
             found.append(contender(variant, make, temporaries=temporaries.get(variant, 0)))
     else:
         found.append(contender(FUSED_ADAMW, torch_optimizer("AdamW", FUSED), of=ADAMW))
-        found.append(contender("plain torch", _plain(algorithm), temporaries=4 * largest * size))
+        if algorithm.plain_states:
+            found.append(contender("plain torch", _plain(algorithm), temporaries=4 * largest * size))
     for peer in OPTIONAL.get(algorithm.name, ()):
         if device.type in peer.devices:
             state = size if peer.state_bytes is None else peer.state_bytes / algorithm.states

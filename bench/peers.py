@@ -53,7 +53,7 @@ OPTIONAL: dict[str, tuple[Optional, ...]] = {
         Optional("torchao 4-bit", "torchao.optim", "AdamW4bit", devices=("cuda",), state_bytes=_BLOCK_4BIT),
         Optional("flashoptim", "flashoptim", "FlashAdamW", devices=("cuda",), state_bytes=_BLOCK_FLASH),
         Optional("optimi", "optimi", "AdamW"),
-        Optional("heavyball", "heavyball", "ForeachAdamW"),
+        Optional("heavyball", "heavyball", "AdamW"),
     ),
     "SGD": (
         Optional("apex", "apex.optimizers", "FusedSGD", {"momentum": 0.9}, ("cuda",)),
@@ -66,7 +66,11 @@ OPTIONAL: dict[str, tuple[Optional, ...]] = {
         Optional("optimi", "optimi", "Lion"),
         Optional("pytorch_optimizer", "pytorch_optimizer", "Lion"),
     ),
-    "Adan": (Optional("optimi", "optimi", "Adan"), Optional("pytorch_optimizer", "pytorch_optimizer", "Adan")),
+    "Adan": (
+        Optional("adan_pytorch", "adan_pytorch", "Adan"),
+        Optional("optimi", "optimi", "Adan"),
+        Optional("pytorch_optimizer", "pytorch_optimizer", "Adan"),
+    ),
     "AdaBelief": (Optional("pytorch_optimizer", "pytorch_optimizer", "AdaBelief", {"rectify": True}),),
     "DiffGrad": (Optional("pytorch_optimizer", "pytorch_optimizer", "DiffGrad"),),
     "SPAM": (Optional("pytorch_optimizer", "pytorch_optimizer", "SPAM"),),

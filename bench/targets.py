@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import median
 
+from bench.optim import ADAMW, FAMILY, Algorithm
+from bench.peers import OPTIONAL
 from bench.runner.results import Row
 from bench.table import render
 
@@ -12,8 +15,6 @@ Rows = dict[tuple[str, str], Row]
 Measure = Callable[[Rows], float]
 
 _OURS = "momentum"
-_BYTES_BF16_FP32_STATES, _BYTES_FP32 = 22, 28
-"""AdamW's traffic per parameter."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,27 @@ def versus(case: str, other: str, factor: float = 1.0) -> Measure:
     return lambda rows: _number(rows[case, _OURS].seconds) / _number(rows[other, _OURS].seconds) / factor
 
 
+def over_fastest(case: str, peers: Sequence[str]) -> Measure:
+    """Time over that of the fastest of ``peers`` that took part: the median over the rounds."""
+
+    def measure(rows: Rows) -> float:
+        ours = rows[case, _OURS]
+        timed = [rows[case, peer] for peer in peers if (case, peer) in rows and rows[case, peer].samples]
+        fastest = min(timed, key=lambda row: _number(row.seconds), default=None)
+        if fastest is None:
+            raise KeyError(case)
+        return median(a / b for a, b in zip(ours.samples, fastest.samples, strict=True))
+
+    return measure
+
+
 def bit_equal(case: str, contender: str) -> Measure:
     """1 if the bits were equal, 0 if not."""
     return lambda rows: float(_number(rows[case, contender].verified))
+
+
+def _bytes(algorithm: Algorithm) -> float:
+    return algorithm.bytes_per_element(4, 4, 4)
 
 
 TARGETS = {
@@ -58,7 +77,7 @@ TARGETS = {
         Target("AdamW fp32 148 GPT tensors, time over torch fused", ratio("adamw-fp32-148-gpt"), 0.9),
         Target(
             "bf16 parameters with fp32 states, time over fp32's by their bytes",
-            versus("adamw-bf16-fp32-states-1x20m", "adamw-fp32-1x20m", _BYTES_BF16_FP32_STATES / _BYTES_FP32),
+            versus("adamw-bf16-fp32-states-1x20m", "adamw-fp32-1x20m", ADAMW.bytes_per_element(2, 2, 4) / _bytes(ADAMW)),
             1.15,
         ),
         *(
@@ -70,6 +89,22 @@ TARGETS = {
         *(
             Target(f"1000 x 4096, {states} states, time over torch fused", ratio(f"adamw-fp32-{states}-states-1000x4096"), 0.5)
             for states in ("int4", "int8")
+        ),
+        *(
+            Target(f"{algorithm.name} {tensors}, time over its fastest peer", over_fastest(case, names), limit)
+            for tensors, limit in (("1 x 20M", 0.5), ("1000 x 4096", 0.3))
+            for algorithm in FAMILY
+            for case in (f"{algorithm.name}-fp32-{tensors.replace(' ', '')}".lower(),)
+            for names in ([peer.name for peer in OPTIONAL.get(algorithm.name, ())],)
+            if names
+        ),
+        *(
+            Target(
+                f"{algorithm.name} 1 x 20M, time over our AdamW's by their bytes",
+                versus(f"{algorithm.name}-fp32-1x20m".lower(), "adamw-fp32-1x20m", _bytes(algorithm) / _bytes(ADAMW)),
+                1.15,
+            )
+            for algorithm in FAMILY
         ),
         Target("400 tiny tensors, time over torch fused", ratio("adamw-fp32-400-tiny"), 1.0),
         Target("4000 tiny tensors, time over torch fused", ratio("adamw-fp32-4000-tiny"), 1.0),
