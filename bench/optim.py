@@ -27,9 +27,12 @@ class Algorithm:
     """An optimizer by its name in ``momentum.optim`` and the streams its step must move."""
 
     name: str
-    states: int
+    states: float
+    """Per element: a half where a quarter of the elements has two."""
     gradient_reads: int = 1
     arguments: dict[str, Any] = field(default_factory=dict)
+    variant: str = ""
+    """What tells two rows of one optimizer apart."""
     plain_states: dict[str, tuple[int, ...] | None] = field(default_factory=dict)
     """States of the rule in ``momentum.reference``, with their shapes where they are not the parameter's."""
 
@@ -46,14 +49,16 @@ SPAM = Algorithm("SPAM", states=2, plain_states=_MOMENTS)
 # Its largest magnitude, then its norm after clipping, then the step: three dependent passes over the gradient.
 STABLE_SPAM = Algorithm("StableSPAM", states=2, gradient_reads=3, plain_states={**_MOMENTS, "scalars": (3,)})
 SCALE = Algorithm("SCALE", states=0, gradient_reads=2)
+SPAM_QUARTER = Algorithm("SPAM", states=0.5, arguments={"density": 0.25}, variant="density 0.25")
+FRUGAL = Algorithm("FRUGAL", states=0.5, arguments={"density": 0.25}, variant="columns 0.25")
 ADAN = Algorithm("Adan", states=4, plain_states=dict.fromkeys(("exp_avg", "exp_avg_diff", "exp_avg_sq", "neg_pre_grad")))
 ADABELIEF = Algorithm("AdaBelief", states=2, plain_states=dict.fromkeys(("exp_avg", "exp_avg_var")))
 DIFFGRAD = Algorithm("DiffGrad", states=3, plain_states={**_MOMENTS, "previous_grad": None})
 SOPHIA_G = Algorithm("SophiaG", states=2, plain_states=dict.fromkeys(("exp_avg", "hessian")))
-SGD_SAI = Algorithm("SGDSaI", states=1)
+SGD_SAI = Algorithm("SGDSaI", states=1, plain_states={"momentum_buffer": None, "scalars": (1,)})
 FAMILY = (LION, ADAN, ADABELIEF, DIFFGRAD, SOPHIA_G, SPAM, SGD_SAI)
 """One pass over the streams, one launch."""
-_REFERENCE_NAMES = {"StableSPAM": "stable_spam", "SophiaG": "sophia"}
+_REFERENCE_NAMES = {"SGDSaI": "sgd_sai", "StableSPAM": "stable_spam", "SophiaG": "sophia"}
 """Of the others the rule is the name in lower case."""
 
 
@@ -73,7 +78,7 @@ class Work:
     @property
     def name(self) -> str:
         """Such as ``adamw-bf16-fp32-states-1x20m``."""
-        parts = [self.algorithm.name.lower(), _SHORT[self.dtype]]
+        parts = [self.algorithm.name.lower(), *self.algorithm.variant.split(), _SHORT[self.dtype]]
         if self.states is not None:
             parts.append(f"{self.short_states}-states")
         return "-".join([*parts, self.tensors.replace(" x ", "x").replace(" ", "-").lower()])
@@ -82,7 +87,8 @@ class Work:
     def title(self) -> str:
         """For the table's head."""
         states = f", states {self.short_states}" if self.states is not None else ""
-        return f"{self.algorithm.name} {_SHORT[self.dtype]}{states}, {self.tensors}"
+        name = f"{self.algorithm.name} {self.algorithm.variant}".strip()
+        return f"{name} {_SHORT[self.dtype]}{states}, {self.tensors}"
 
     @property
     def short_states(self) -> str:
@@ -115,7 +121,7 @@ def cases(device: torch.device, shrink: int) -> list[Case]:
         *(Work(algorithm, "1000 x 4096", ((4096,),) * 1000) for algorithm in FAMILY if OPTIONAL.get(algorithm.name)),
         Work(SPAM, "148 GPT", GPT_SHAPES),
         Work(STABLE_SPAM, "148 GPT", GPT_SHAPES),
-        Work(SCALE, "28 GPT matrices", MATRICES),
+        *(Work(algorithm, "28 GPT matrices", MATRICES) for algorithm in (SCALE, SPAM_QUARTER, FRUGAL)),
         Work(ADAMW, "400 tiny", ((_TINY,),) * 400, cold=False),
         Work(ADAMW, "4000 tiny", ((_TINY,),) * 4000, cold=False),
     ]
@@ -167,10 +173,10 @@ def _contenders(work: Work, shapes: Shapes, device: torch.device) -> list[Conten
             found.append(contender(variant, make, temporaries=temporaries.get(variant, 0)))
     else:
         found.append(contender(FUSED_ADAMW, torch_optimizer("AdamW", FUSED), of=ADAMW))
-        if algorithm.plain_states:
+        if not algorithm.variant:
             found.append(contender("plain torch", _plain(algorithm), temporaries=4 * largest * size))
     for peer in OPTIONAL.get(algorithm.name, ()):
-        if device.type in peer.devices:
+        if device.type in peer.devices and not algorithm.variant:
             state = size if peer.state_bytes is None else peer.state_bytes / algorithm.states
             found.append(contender(peer.name, peer.make, state=state))
     return found

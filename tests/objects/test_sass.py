@@ -15,6 +15,7 @@ OBJECTS = sorted((binaries.BUILD / "csrc" / "cuda" / "CMakeFiles").glob("momentu
 ALONE = r"map_kernel<(\w+, float, MapKind2|(StableSpam|SgdSai|Adabelief), float, MapKind1|Adan, \w+, MapKind\d)>"
 CEILINGS = {
     "map_kernel": 128,
+    "subset_kernel": 128,
     "convert_kernel": 128,
     "reduce_kernel": 168,  # one block each
     "reduce_columns_kernel": 128,

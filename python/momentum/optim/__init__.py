@@ -9,6 +9,7 @@ from momentum.optim.adan import Adan
 from momentum.optim.adaptive_memory import AMSGD, AMAdamW
 from momentum.optim.create import create, names
 from momentum.optim.diffgrad import DiffGrad
+from momentum.optim.frugal import FRUGAL, frugal_groups
 from momentum.optim.lion import Lion
 from momentum.optim.low_bit import Adam4bit, Adam8bit, AdamW4bit, AdamW8bit, Lion4bit, Lion8bit, SPAM4bit, SPAM8bit
 from momentum.optim.normalized_sgd import NormalizedSGD
@@ -22,6 +23,7 @@ from momentum.optim.stable_spam import StableSPAM
 
 __all__ = [
     "AMSGD",
+    "FRUGAL",
     "SCALE",
     "SGD",
     "SPAM",
@@ -48,6 +50,7 @@ __all__ = [
     "SophiaH",
     "StableSPAM",
     "create",
+    "frugal_groups",
     "names",
     "scale_groups",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, cast, overload
 
@@ -15,7 +15,7 @@ from torch.optim.optimizer import ParamsT
 
 from momentum.optim import _checkpoint
 from momentum.optim._formats import quantised_formats
-from momentum.optim._launch import Settings
+from momentum.optim._launch import Launch, Member, Settings
 from momentum.optim._options import (
     COMMON_DEFAULTS,
     RESIDUALS,
@@ -27,6 +27,7 @@ from momentum.optim._options import (
 )
 from momentum.optim._plan import Entry, Plan
 from momentum.optim._rule import Rule
+from momentum.optim._states import fill_state
 
 
 class FusedOptimizer(Optimizer):
@@ -145,6 +146,18 @@ class FusedOptimizer(Optimizer):
             ema=group["ema_decay"] is not None,
             seed=group["seed"],
         )
+
+    def fill_state(self, state: dict[str, Any], param: Tensor, group: Group, settings: Settings, place: int) -> None:
+        """Add to ``state`` what ``param``, at ``place`` in ``group``, needs and does not have yet."""
+        fill_state(state, param, group, settings, place)
+
+    def make_launch(self, members: Sequence[Member], settings: Mapping[int, Settings]) -> Launch:
+        """Return the call that steps ``members``, given the settings of their groups."""
+        return Launch(members, settings)
+
+    def read_state(self, target: _checkpoint.Target, values: dict[str, Any]) -> dict[str, Any]:
+        """Return the saved state of one parameter, checked and on its device."""
+        return _checkpoint.read_state(target, values)
 
     # Steps.
 

@@ -29,7 +29,7 @@ TORCH_FLAGS = ("foreach", "fused", "capturable", "differentiable")
 OWN_OPTIONS = ("state_format", "quantize_min_numel", "full_precision")
 
 
-class _Target(NamedTuple):
+class Target(NamedTuple):
     """A parameter of the optimizer that a saved state is for."""
 
     name: str
@@ -49,20 +49,20 @@ def read(optimizer: FusedOptimizer, saved: dict[str, Any]) -> dict[str, Any]:
         When ``saved`` does not fit. The message names the parameter by its place among all parameters.
     """
     groups = [_merge(optimizer, own, group) for own, group in _pairs(optimizer, saved["param_groups"])]
-    targets: dict[Hashable, _Target] = {}
+    targets: dict[Hashable, Target] = {}
     ids = chain.from_iterable(group["params"] for group in saved["param_groups"])
     for i, group in enumerate(groups):
         settings = optimizer.settings(group)
         for place, param in enumerate(group["params"]):
             name = f"{type(optimizer).__name__}.load_state_dict: parameter {len(targets)} (group {i})"
-            targets[next(ids)] = _Target(name, param, settings, group, place)
+            targets[next(ids)] = Target(name, param, settings, group, place)
     state: defaultdict[Any, Any] = defaultdict(dict)
     for key, values in saved["state"].items():
         target = targets.get(key)
         if target is None:
             state[key] = values  # not a parameter's: kept as it is, as torch does
         elif values:
-            state[target.param] = _read_state(target, values)
+            state[target.param] = optimizer.read_state(target, values)
     return {"state": state, "param_groups": groups}
 
 
@@ -88,7 +88,7 @@ def _merge(optimizer: FusedOptimizer, own: Group, saved: Group) -> Group:
     return own | group
 
 
-def _read_state(target: _Target, values: dict[str, Any]) -> dict[str, Any]:
+def read_state(target: Target, values: dict[str, Any]) -> dict[str, Any]:
     """Return the state of one parameter, checked and on its device."""
     param, settings = target.param, target.settings
     rule = settings.rule
@@ -103,7 +103,7 @@ def _read_state(target: _Target, values: dict[str, Any]) -> dict[str, Any]:
     state: dict[str, Any] = {}
     for name, value in values.items():
         if name == "step":
-            state[name] = torch.tensor(_read_step(target, value), dtype=torch.float32, device=param.device)
+            state[name] = torch.tensor(read_step(target, value), dtype=torch.float32, device=param.device)
         elif name == "scalars":
             _check(target, name, "shape", tuple(value.shape), (rule.scalars,))
             state[name] = value.to(param.device, torch.float32)
@@ -118,7 +118,7 @@ def _read_state(target: _Target, values: dict[str, Any]) -> dict[str, Any]:
     return state
 
 
-def _read_step(target: _Target, value: Any) -> float:
+def read_step(target: Target, value: Any) -> float:
     step = _sharding.local(value)
     if isinstance(step, Tensor) and step.numel() != 1:
         raise ValueError(f"{target.name}: state 'step' has shape {tuple(step.shape)}, expected one number")
@@ -127,7 +127,7 @@ def _read_step(target: _Target, value: Any) -> float:
     return float(step)
 
 
-def _read_tensor(target: _Target, name: str, value: Any) -> Tensor:
+def _read_tensor(target: Target, name: str, value: Any) -> Tensor:
     param, residual = target.param, target.settings.residual_of(target.param)
     if not isinstance(value, Tensor):
         raise ValueError(f"{target.name}: state {name!r} is a {type(value).__name__}, expected a tensor")
@@ -148,7 +148,7 @@ def _read_tensor(target: _Target, name: str, value: Any) -> Tensor:
     return loaded
 
 
-def _read_codes(target: _Target, name: str, values: dict[str, Any]) -> dict[str, Any]:
+def _read_codes(target: Target, name: str, values: dict[str, Any]) -> dict[str, Any]:
     """Return the entries of a quantised state, checked and on the parameter's device."""
     param = target.param
     parts = [name, name + SCALE, name + FORMAT]
@@ -179,7 +179,7 @@ def _shape_in_memory(param: Tensor, order: list[int]) -> list[int]:
     return [param.shape[d] for d in order]
 
 
-def _convert(target: _Target, state: dict[str, Any], name: str) -> None:
+def _convert(target: Target, state: dict[str, Any], name: str) -> None:
     """Bring a loaded state into the format that the optimizer keeps it in, where one of the two is quantised."""
     param = target.param
     wanted = _formats.format_of(target.group, target.settings.rule, name, param, target.place)
@@ -192,7 +192,7 @@ def _convert(target: _Target, state: dict[str, Any], name: str) -> None:
         replace_state(state, name, _formats.convert(state, param, name, wanted))
 
 
-def _check(target: _Target, name: str, what: str, found: object, expected: object) -> None:
+def _check(target: Target, name: str, what: str, found: object, expected: object) -> None:
     if found != expected:
         raise ValueError(f"{target.name}: state {name!r} has {what} {found}, expected {expected}")
 

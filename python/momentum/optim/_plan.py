@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
-from momentum.optim._launch import Launch, Member, Settings
+from momentum.optim._launch import Member, Settings
 from momentum.optim._options import Group
-from momentum.optim._states import fill_state
 
 if TYPE_CHECKING:
     from momentum.optim._base import FusedOptimizer
@@ -58,7 +57,7 @@ class Plan:
             for entry in entries:
                 if entry.param.grad is not None:
                     self._enter(optimizer, entry, buckets, created)
-            self.launches = [Launch(members, self._settings) for members in buckets.values()]
+            self.launches = [optimizer.make_launch(members, self._settings) for members in buckets.values()]
         except BaseException:
             for param in created:
                 del optimizer.state[param]
@@ -75,7 +74,7 @@ class Plan:
         state = optimizer.state[param]
         if is_new:
             created.append(param)
-        fill_state(state, param, optimizer.param_groups[entry.group], settings, entry.place)
+        optimizer.fill_state(state, param, optimizer.param_groups[entry.group], settings, entry.place)
         key = self._partition[entry.group], param.device
         member = Member(param, entry.group, state, stream_seed(settings.seed, entry.number), is_new)
         buckets.setdefault(key, []).append(member)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
 
@@ -9,7 +10,11 @@ from torch import nn
 from torch.optim.optimizer import ParamsT
 
 from momentum.optim._base import FusedOptimizer
+from momentum.optim.frugal import FRUGAL, frugal_groups
 from momentum.optim.scale import SCALE, scale_groups
+
+GROUPS: dict[type, Callable[[nn.Module], ParamsT]] = {SCALE: scale_groups, FRUGAL: frugal_groups}
+"""Who sorts the parameters of a module."""
 
 
 def names() -> list[str]:
@@ -33,7 +38,7 @@ def create(name: str, params: ParamsT | nn.Module, **options: Any) -> FusedOptim
         Such as ``"AdamW"``; case and the characters ``-``, ``_`` and blank do not matter, so ``"stable-spam"`` is StableSPAM.
     params
         Parameters, named parameters, parameter groups, or a module, whose parameters are meant: sorted by
-        :func:`scale_groups` for SCALE, all in one group for the others.
+        :func:`scale_groups` for SCALE, by :func:`frugal_groups` for FRUGAL, all in one group for the others.
     **options
         Arguments of the class.
 
@@ -63,7 +68,7 @@ def create(name: str, params: ParamsT | nn.Module, **options: Any) -> FusedOptim
         raise ValueError(f"there is no optimizer {name!r}: did you mean {folded[near[0]]!r}? There are {', '.join(names())}")
     kind = classes[chosen]
     if isinstance(params, nn.Module):
-        params = scale_groups(params) if kind is SCALE else params.parameters()
+        params = GROUPS.get(kind, nn.Module.parameters)(params)
     optimizer: FusedOptimizer = kind(params, **options)
     return optimizer
 

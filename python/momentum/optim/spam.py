@@ -1,4 +1,4 @@
-"""SPAM: Adam with momentum reset and spike-aware clipping."""
+"""SPAM: Adam with momentum reset and spike-aware clipping, with dense or sparse momentum."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 from typing_extensions import Unpack
 
-from momentum.optim._base import FusedOptimizer
 from momentum.optim._options import (
     COMPAT,
     MOST_STEPS,
@@ -21,10 +20,13 @@ from momentum.optim._options import (
     check_number,
 )
 from momentum.optim._rule import Rule
+from momentum.optim._subset import SubsetOptimizer, SubsetRule
+
+DENSE = Rule("spam", ("exp_avg", "exp_avg_sq"))
 
 
-class SPAM(FusedOptimizer):
-    r"""Adam with momentum reset and spike-aware clipping, with dense momentum.
+class SPAM(SubsetOptimizer):
+    r"""Adam with momentum reset and spike-aware clipping, with dense or sparse momentum.
 
     Every ``reset_interval`` steps both moments are set to zero before they are used, and the update is scaled up again along a
     cosine for ``warmup_steps`` steps. An entry with :math:`g^2 > \theta v_{t-1}` becomes
@@ -36,6 +38,9 @@ class SPAM(FusedOptimizer):
         \frac{m_t}{\sqrt{v_t} + \epsilon} \right)
 
     The step count is not reset, so nothing is bias-corrected again.
+
+    With ``density`` below 1 only that share of a parameter's entries has moments and is stepped, and decayed; the others stay
+    as they are until another choice is drawn, at every reset. States are then ``8 density + 1/8`` bytes per parameter.
 
     Parameters
     ----------
@@ -57,9 +62,13 @@ class SPAM(FusedOptimizer):
         Length of the warm-up after a reset. Default: 150.
     accumulation_steps
         Steps without clipping at the start and after a reset. Default: 20.
+    density
+        Share of the entries that have moments, in [0, 1]; per group, for parameters with at least two dimensions: the others
+        keep all of theirs. It counts when a parameter is first stepped. Default: 1.
     compat
         ``"official"`` follows the published code where it differs from the paper's intent: an entry whose :math:`v` is exactly
-        0 is clipped to 0, and so never moves until the next reset. Default: ``"intended"``.
+        0 is clipped to 0, and so never moves until the next reset; with a density below 1 nothing is decayed.
+        Default: ``"intended"``.
     guard_zero_v
         Whether such an entry is left unclipped. Default: None, what ``compat`` says.
     **options
@@ -68,13 +77,20 @@ class SPAM(FusedOptimizer):
     Raises
     ------
     ValueError, TypeError
-        When an option is out of its range.
+        When an option is out of its range, or one of ``ema_decay``, ``compensation``, ``rounding``, ``state_format`` or
+        ``cautious="rescaled"`` is set beside a density below 1.
+    NotImplementedError
+        When a parameter is a DTensor and the density of its group below 1.
+    RuntimeError
+        When a parameter is float64 and the density of its group below 1.
 
     Notes
     -----
     Huang et al., "SPAM: Spike-Aware Adam with Momentum Reset for Stable LLM Training" (2025), and TianjinYellow/SPAM-Optimizer
     ``galore_torch/SPAM.py``. The published code counts steps per optimizer and clips ``param.grad`` in place; here they are
-    counted per parameter, and gradients are not written.
+    counted per parameter, and gradients are not written. Of sparse momentum it chooses a fixed number of entries at first and
+    each with the given probability later, so that its states change their size; here ``int(density * numel)`` are chosen, the
+    same share of every 256, and drawn on the device in the pass of the step: one launch, which a graph can capture.
 
     Examples
     --------
@@ -84,7 +100,7 @@ class SPAM(FusedOptimizer):
     >>> model(torch.ones(4, 2)).sum().backward(); optimizer.step()
     """
 
-    _rule = Rule("spam", ("exp_avg", "exp_avg_sq"))
+    _rule = DENSE
 
     def __init__(
         self,
@@ -98,6 +114,7 @@ class SPAM(FusedOptimizer):
         reset_interval: int = 500,
         warmup_steps: int = 150,
         accumulation_steps: int = 20,
+        density: float = 1.0,
         compat: str = "intended",
         guard_zero_v: bool | None = None,
         **options: Unpack[CommonOptions],
@@ -112,15 +129,22 @@ class SPAM(FusedOptimizer):
             "reset_interval": reset_interval,
             "warmup_steps": warmup_steps,
             "accumulation_steps": accumulation_steps,
+            "density": density,
             "compat": compat,
             "guard_zero_v": guard_zero_v,
         }
         super().__init__(params, defaults, options)
 
+    def _rule_of(self, group: Group) -> Rule:
+        if group["density"] == 1:
+            return DENSE
+        return SubsetRule("spam_subset", DENSE.states, decays=not COMPAT[group["compat"]])
+
     def _hypers(self, group: Group) -> dict[str, Any]:
         beta1, beta2 = group["betas"]
         guard = group["guard_zero_v"]
-        return {
+        draws = {} if group["density"] == 1 else {"interval": group["reset_interval"]}
+        return draws | {
             "beta1": beta1,
             "beta2": beta2,
             "eps": group["eps"],
@@ -138,5 +162,8 @@ class SPAM(FusedOptimizer):
         for name in ("reset_interval", "warmup_steps", "accumulation_steps"):
             check_integer(name, group[name], high=MOST_STEPS)
         check_choice("compat", group["compat"], COMPAT)
+        check_number("density", group["density"], high=1.0)
+        if group["density"] != 1:
+            self._check_subset_options(group)
         if group["guard_zero_v"] is not None:
             check_flag("guard_zero_v", group["guard_zero_v"])

@@ -1,0 +1,126 @@
+// Steps whose rule serves a subset of the elements of each tensor, with states for those alone.
+//
+// A tensor is a matrix, dim 0 by the rest. Its units are its elements, its columns or its rows (SubsetOptions::axis), and
+// `count` of them are chosen. States are compact: the chosen elements in the order of the tensor, so `count`, rows x count or
+// count x cols numbers. A mask has one bit per unit.
+//
+// Units are drawn in blocks of 256: block b gets its share, floor((b + 1) 256 count / units) - floor(b 256 count / units), so
+// that the first state of a block is known without counting what is chosen before it. Nothing is summed over the tensor,
+// nothing has to be stored beside the mask, the number of states never changes, and a step that draws anew does so as it goes:
+// one pass, one launch. Every unit is chosen with probability count / units; the draw is the one of (seed, period, unit), on
+// every backend the same bits.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "core/call.h"
+#include "core/philox.h"
+#include "core/prepare.h"
+
+namespace momentum {
+
+inline constexpr int kSubsetBlock = 256;  // units drawn together, and elements of a tile
+inline constexpr int kSubsetWords = kSubsetBlock / 32;
+
+// What happens to the elements that are not chosen.
+enum class Rest : int8_t { kFrozen = 0, kDecay = 1, kSign = 2, kGradient = 3 };
+
+struct SubsetOptions {
+  Axis axis = Axis::kTensor;  // kTensor: a unit is an element
+  Rest rest = Rest::kFrozen;
+  float rest_scale = 1.0f;  // of the learning rate of the rest
+  // Units are drawn at the first step and wherever step - phase, phase 0 or 1, is a multiple of `interval` (0: nowhere else).
+  int64_t interval = 0, phase = 0;
+  bool restart =
+      false;  // a draw zeroes the states and the rule counts steps from it; otherwise elements chosen again keep theirs
+};
+
+// One tensor of the list.
+struct SubsetTensor {
+  void* param = nullptr;
+  const void* grad = nullptr;
+  float* states[kMaxStates] = {};
+  uint32_t* mask = nullptr;  // null where all units or none are chosen
+  DType param_dtype = DType::kFloat32, grad_dtype = DType::kFloat32;
+  int64_t numel = 0;
+  int64_t rows = 1, cols = 0;  // of units that are elements: 1 x numel
+  int64_t count = 0;
+  double lr = 0, weight_decay = 0;
+  uint64_t seed = 0;
+};
+
+struct SubsetCall {
+  std::vector<SubsetTensor> tensors;
+  CommonArgs common;
+  SubsetOptions options;
+};
+
+// A rule's required states; the optional one of a rule that has no other.
+template <class Rule>
+constexpr int subset_states() {
+  return required_state_count<Rule>() > 0 ? required_state_count<Rule>() : state_count<Rule>();
+}
+
+// How many units are chosen before a block, in 64 bits: before(b) = floor(b 256 count / units) = b each + floor(b rest /
+// units).
+struct SubsetShares {
+  int64_t units, count, each, rest;
+
+  MOMENTUM_HD int64_t blocks() const { return (units + kSubsetBlock - 1) / kSubsetBlock; }
+  MOMENTUM_HD int64_t before(int64_t block) const {
+    return block >= blocks() ? count : block * each + (rest == 0 ? 0 : block * rest / units);
+  }
+};
+
+MOMENTUM_HD SubsetShares make_shares(int64_t units, int64_t count) {
+  const int64_t scaled = count * kSubsetBlock;
+  return units > 0 ? SubsetShares{units, count, scaled / units, scaled % units} : SubsetShares{0, 0, 0, 0};
+}
+
+// A tile is up to 256 elements of one row.
+MOMENTUM_HD int64_t tiles_per_row(int64_t cols) { return (cols + kSubsetBlock - 1) / kSubsetBlock; }
+MOMENTUM_HD int64_t unit_count(Axis axis, int64_t rows, int64_t cols) { return axis == Axis::kRow ? rows : cols; }
+
+// The least keys of a block are chosen. The low byte makes keys differ; none has its highest bit set.
+MOMENTUM_HD uint32_t subset_key(uint32_t word, int place) { return word >> 9 << 8 | uint32_t(place); }
+
+// Where a tensor stands at its step `step`, counted from 1.
+struct SubsetMoment {
+  bool draws;
+  bool clears;      // states are not read
+  uint32_t period;  // number of the draw that counts
+  float step;       // of the rule
+};
+
+MOMENTUM_HD SubsetMoment subset_moment(const SubsetOptions& o, float now) {
+  const int64_t step = int64_t(now);
+  if (o.interval <= 0) return {step == 1, step == 1 && o.restart, 0u, now};
+  const int64_t period = (step - o.phase) / o.interval, begin = period * o.interval + o.phase;
+  const int64_t first = begin > 1 ? begin : 1;
+  const bool draws = step == first;
+  return {draws, draws && o.restart, uint32_t(period), o.restart ? float(step - first + 1) : now};
+}
+
+// The scalars of one tensor, with the step of the rule.
+template <class Rule>
+MOMENTUM_HD Prepared<Rule, float> prepare_subset(const CommonArgs& common,
+                                                 const typename Rule::template Constants<float>& constants,
+                                                 const TensorFacts& facts, const SubsetOptions& options, SubsetMoment* moment) {
+  Prepared<Rule, float> p = prepare<Rule, float>(common, constants, TotalsLayout{}, facts);
+  *moment = subset_moment(options, p.context.step);
+  p.context.step = moment->step;
+  p.scalars = Rule::template prepare<float>(constants, p.context);
+  moment->clears = moment->clears || fresh<Rule, float>(p.scalars);
+  return p;
+}
+
+// An element that is not chosen.
+MOMENTUM_HD float step_rest(const Frame<float>& f, Rest rest, float rate, float g, float p) {
+  if (rest == Rest::kFrozen) return p;
+  g = effective_gradient(f, g, p);
+  const float u = rest == Rest::kSign ? rate * math::sign(g) : rest == Rest::kGradient ? rate * g : 0.0f;
+  return (p * f.decay_before - u) * f.decay_after;
+}
+
+}  // namespace momentum
