@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from momentum import ot
-from ot.problems import Problem, assignment, images, marginal_error, points, rounding, simplex
+from transport.problems import Problem, assignment, images, marginal_error, points, rounding, simplex
 
 TOLERANCE = 1e-11
 
