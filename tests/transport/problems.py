@@ -76,6 +76,20 @@ def images(side: int, reg: float, seed: int, p: int) -> Problem:
     return Problem(cost / cost.max(), strokes(seed), strokes(seed + 1), reg)
 
 
+def digits(first: int, second: int, p: int, reg: float) -> Problem:
+    """Two digits of scikit-learn, 28 x 28 with 0.1 added to every pixel, and the costs |.|_p^p between pixels, at most 1."""
+    import pytest
+
+    datasets = pytest.importorskip("sklearn.datasets", reason="scikit-learn is not installed")
+    small = torch.from_numpy(datasets.load_digits().images[[first, second]])[:, None] / 16
+    large = torch.nn.functional.interpolate(small, size=(28, 28), mode="bilinear", align_corners=True)[:, 0] + 0.1
+    a, b = (image.flatten() / image.sum() for image in large)
+    axis = torch.arange(28, dtype=torch.float64)
+    grid = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1).view(-1, 2)
+    cost = (grid[:, None] - grid).abs().pow(p).sum(-1)
+    return Problem(cost / cost.max(), a, b, reg)
+
+
 def forbidden(n: int, m: int, share: float, seed: int, equal: bool = False) -> Problem:
     """Random costs of which a share is infinite, some entry of every row and column left; random or equal marginals."""
     chance = generator(seed)

@@ -35,7 +35,7 @@ def test_every_set_of_rows(solve, method):
         problem = forbidden(n, m, (0.3, 0.5, 0.65, 0.8)[seed % 4], seed, equal=seed % 3 == 0)
         missing = shortage(problem)
         result = solve(problem.cost, problem.a, problem.b, (1.0, 0.02)[seed % 2], method=method, tol=1e-9)
-        assert 1e-7 < missing or missing < 1e-14  # none is on the edge
+        assert missing > 1e-7 or missing < 1e-14  # none is on the edge
         assert (result.status == ot.Status.INFEASIBLE) == (missing > 1e-7), seed
         seen[missing > 1e-7] += 1
         if missing > 1e-7:

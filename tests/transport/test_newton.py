@@ -61,7 +61,7 @@ def test_objective_grows_with_every_read_of_the_cost(make):
 
 
 def test_long_directions_are_shortened():
-    """Groups of rows that hang together by entries of 1e-12 make directions a million long; half, an eighth are no help there."""
+    """Groups of rows that hang together by entries of 1e-12 make directions a million long; half of that is no help."""
     for seed in range(3):
         result = assignment(300, 1e-4, seed).solve(method="sns", tol=1e-11)
         assert result.status == ot.Status.CONVERGED

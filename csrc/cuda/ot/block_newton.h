@@ -131,19 +131,19 @@ __device__ bool BlockMachine<Costs>::try_lengths(int first, const Direction& dir
   __syncthreads();
   ++step.reads;
   step.points += kCount;
-  MOMENTUM_UNROLL
   for (int q = 0; q < kCount; ++q) {
+    const double length = momentum::ot::step_length(first + q, direction.growth);  // an array would be in local memory
     const double *r = rows.next_sum + q * rows.size, *c = columns.next_sum + q * columns.size;
     const double after = total(rows, [&](int i) { return math::abs(r[i] - rows.marginal[i]); }) +
                          total(columns, [&](int j) { return math::abs(c[j] - columns.marginal[j]); });
     const double gained = total(rows, [&](int i) { return r[i] - rows.sum[i]; });
-    if (!momentum::ot::accepts(alpha[q], direction.slope, alpha[q] * direction.linear - gained, direction.error_before, after,
+    if (!momentum::ot::accepts(length, direction.slope, length * direction.linear - gained, direction.error_before, after,
                                mass)) {
       continue;
     }
     const auto take = [&](const Side& side, const double* sum) {
       for_lines(side, [&](int l) {
-        side.potential[l] += alpha[q] * (momentum::ot::kLog2e * side.step[l]);
+        side.potential[l] += length * (momentum::ot::kLog2e * side.step[l]);
         side.sum[l] = sum[l];
       });
     };

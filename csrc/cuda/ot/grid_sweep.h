@@ -64,8 +64,7 @@ __global__ void __launch_bounds__(kBlock) sweep_kernel(const Grid __grid_constan
       });
       return block_sum(sum, meeting);
     };
-    const double before = grid.rows.potential[i];
-    double u = before;
+    double u = grid.rows.potential[i];
     double sum = exponentiate(u);
     if (!(sum > kSmallestSum && sum < kLargestSum)) {
       double top = -kHuge;
@@ -80,8 +79,8 @@ __global__ void __launch_bounds__(kBlock) sweep_kernel(const Grid __grid_constan
     for_own(m, [&](int j) { sums[j] += scale * terms[j]; });
     if (threadIdx.x == 0) {
       const double after = u + ::log2(scale);
+      grid.rows.rise[i] = after - grid.rows.potential[i];
       grid.rows.potential[i] = after;
-      grid.rows.rise[i] = after - before;
     }
   });
   if (grid.on_chip) for_own(m, [&](int j) { out[j] = sums[j]; });
