@@ -23,16 +23,16 @@ CEILINGS = {
     "philox_kernel": 64,
     "upload_kernel": 64,
     # Optimal transport: a whole solver in one kernel, of which a multiprocessor holds one block of 256 threads or four of 64;
-    # a system solved by one block; reads of the cost, four of 256 threads.
+    # reads of the cost, four of 256 threads.
     "solve_kernel": 255,
-    "direction_kernel": 128,
     "choose_kernel": 128,
     "evaluate_kernel": 128,
     **dict.fromkeys(
         [
             *("marginals_kernel", "scan_kernel", "scan_finish_kernel", "temperature_kernel", "columns_kernel", "sweep_kernel"),
             *("add_columns_kernel", "measure_kernel", "value_kernel", "bounds_kernel", "count_kernel", "strips_kernel"),
-            *("begins_kernel", "fill_kernel", "potentials_kernel"),
+            *("begins_kernel", "fill_kernel", "potentials_kernel", "reach_kernel", "shortage_kernel"),
+            *("system_kernel", "residual_kernel", "middle_kernel", "curvature_kernel", "direction_kernel"),
         ],
         64,
     ),

@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "core/config.h"
+#include "core/math.h"
 
 namespace momentum::ot {
 
@@ -19,7 +20,7 @@ enum class Status : int32_t {
   kConverged = 0,       // marginal error <= tol
   kMaxSweeps = 1,       // the budget of reads of the cost is spent
   kPrecisionFloor = 2,  // rounding of potentials and exponents forbids a smaller error
-  kInfeasible = 3,      // a row or column with mass has infinite costs only
+  kInfeasible = 3,      // forbidden entries: every plan misses the marginals by more than tol
   kInvalid = 4,         // NaN or -inf in the cost, a negative or infinite marginal, marginals of different mass
 };
 
@@ -49,17 +50,39 @@ struct Scan {
   double cost_min = 0, cost_max = 0;  // of the finite entries
   double mass = 0;                    // of a; b is scaled to it
   bool invalid = false;
-  bool infeasible = false;
+  bool forbidden = false;   // some entries are infinite
+  bool infeasible = false;  // a row or a column has no others
 };
 
 // What became of one Newton step.
 struct Step {
   bool accepted = false;
   double error = 0;
-  int32_t evaluations = 0;  // reads with exponentials
+  int32_t reads = 0;   // with exponentials
+  int32_t points = 0;  // at which the plan was summed: several in one read
   int32_t cg = 0;
   int64_t kept = 0;  // entries of the sparse plan
 };
+
+MOMENTUM_HD double log2_of(double x) {
+#if defined(__CUDA_ARCH__)
+  return ::log2(x);
+#else
+  return __builtin_log2(x);
+#endif
+}
+
+// Lengths of a line search, longest first, where the direction raises the largest exponent by `growth`. A full step is nearly
+// always taken: where exponentials cost more than reads it is tried alone, and the others in one read of the cost if it is
+// refused. F is generalised self-concordant, and log(1 + growth) / growth is the length at which a Newton step ascends whatever
+// the distance from the optimum (Sun, Tran-Dinh: "Generalized self-concordant functions", Math. Program. 2019). It matters
+// where groups of rows and columns hang together by entries of 1e-12: directions are then 1e6 long.
+inline constexpr int kLengths = 4;
+MOMENTUM_HD double step_length(int which, double growth) {
+  if (which == 0) return 1;
+  const double safe = growth > 9 ? log2_of(1 + growth) / (kLog2e * growth) : 0.25;
+  return which == 1 ? math::sqrt(safe) : which == 2 ? safe : safe / 16;
+}
 
 // Whether a step of length alpha is taken. `slope` is F's derivative along the direction, `gain` the difference of F, computed
 // from the differences of its parts so that it is exact to rounding of the mass. Near the optimum both are of the order of
@@ -69,6 +92,9 @@ MOMENTUM_HD bool accepts(double alpha, double slope, double gain, double error_b
   if (alpha * slope > 1e-11 * mass) return gain >= 1e-4 * alpha * slope;
   return error_after < error_before && gain >= -1e-12 * mass;
 }
+
+// What rounding can make of a sum of `count` numbers and the differences of their parts, relative to their absolute values.
+MOMENTUM_HD double sums_rounding(int64_t count) { return double(count) * 0x1p-52; }
 
 // Entries below theta times this are dropped from the sparse plan: every row loses at most theta of its sum r_i, every column
 // at most theta of c_j, whatever their number.

@@ -15,6 +15,7 @@
 //   double rounding();       L1 error that rounding of the exponents alone can make
 //   double verify();         the error of the potentials as they are stored, in one more read
 //   double value();          the regularised cost
+//   double shortage();       after a sweep: mass of some rows that has nowhere to go; see `no_plan`
 #pragma once
 
 #include "core/ot/problem.h"
@@ -32,14 +33,7 @@ inline constexpr double kStageError = 5e-3;    // error, relative to the mass, a
 inline constexpr double kLargestTheta = 1e-3;  // of the threshold; below, a tenth of the error
 inline constexpr int kProbeSweeps = 8;         // before `auto` believes a measured rate
 inline constexpr double kNewtonBudget = 40;    // sweeps that an annealed Newton solve costs, about
-
-MOMENTUM_HD double log2_of(double x) {
-#if defined(__CUDA_ARCH__)
-  return ::log2(x);
-#else
-  return __builtin_log2(x);
-#endif
-}
+inline constexpr int kFirstDoubt = 16;         // sweeps after which feasibility is looked at; then after twice as many
 
 // Sweeps until `goal` at the rate of the last two errors; a huge number where there is no progress.
 MOMENTUM_HD double sweeps_to(double goal, double error, double rate) {
@@ -71,6 +65,7 @@ struct Solver {
   const Options& options;
   Outcome out;
   double mass = 0, goal = 0;
+  int32_t next_doubt = 2'000'000'000;  // sweeps after which feasibility is looked at; far off without forbidden entries
 
   MOMENTUM_OT_MACHINE
   MOMENTUM_HD Solver(Machine& machine, const Options& o) : m(machine), options(o) {}
@@ -90,6 +85,19 @@ struct Solver {
     return m.sweep();
   }
 
+  // Whether rows S are known whose mass exceeds, by more than tol, that of all columns N(S) which they reach by a finite cost.
+  // Any plan P >= 0 then has an error of at least a(S) - b(N(S)) > tol: (P 1)(S) <= (P^T 1)(N(S)). Sets without a plan always
+  // hold such rows (Hall's theorem for flows). Sweeps raise the potentials of the neediest for ever, each at the rate of its
+  // class, and Newton steps raise them far: rows are ordered by how much the last sweep raised them, and by their potentials,
+  // and the Machine tries every beginning of both orders. Looked at as sweeps double, so that it costs next to nothing.
+  MOMENTUM_OT_MACHINE
+  MOMENTUM_HD bool no_plan() {
+    next_doubt = 2 * out.sweeps;
+    if (!(m.shortage() > goal)) return false;
+    out.status = Status::kInfeasible;
+    return true;
+  }
+
   // Plain Sinkhorn at the final temperature. False: `auto` has measured that Newton pays.
   MOMENTUM_OT_MACHINE
   MOMENTUM_HD bool sinkhorn(double k) {
@@ -101,6 +109,7 @@ struct Solver {
       out.error = error;
       out.status = Status::kConverged;
       if (error <= goal_with(rounding)) return true;
+      if (out.sweeps >= next_doubt && no_plan()) return true;
       if (floor.reached(error, rounding, 50)) {
         out.status = Status::kPrecisionFloor;
         return true;
@@ -121,7 +130,7 @@ struct Solver {
     }
   }
 
-  // Sweeps and Newton steps until the error is below `target`. False: out of sweeps, or at the precision floor.
+  // Sweeps and Newton steps until the error is below `target`. False: out of sweeps, at the precision floor, or infeasible.
   MOMENTUM_OT_MACHINE
   MOMENTUM_HD bool descend(double target, bool last, double& step_cost, int& rejected) {
     double error = sweep(), rate = 1;
@@ -140,6 +149,12 @@ struct Solver {
       if (spent()) {
         out.status = Status::kMaxSweeps;
         return false;
+      }
+      if (out.sweeps >= next_doubt) {
+        error = sweep();
+        after_newton = false;
+        if (no_plan()) return false;
+        continue;
       }
       if (floor.reached(error, rounding, sweeps_due > 0 ? 50 : 3)) {
         out.status = Status::kPrecisionFloor;
@@ -165,7 +180,7 @@ struct Solver {
       const bool may_accept = options.newton_limit < 0 || out.newton < options.newton_limit;
       const Step step = m.newton(theta, forcing > 1e-12 ? forcing : 1e-12, may_accept);
       out.cg += step.cg;
-      out.sweeps += step.evaluations;
+      out.sweeps += step.reads;
       step_cost = m.sweep_equivalents(step);
       if (step.accepted) {
         ++out.newton;
@@ -191,6 +206,7 @@ struct Solver {
       int rejected = 0;
       const bool arrived = descend(last ? goal : kStageError * mass, last, step_cost, rejected);
       if (last) return;
+      if (out.status == Status::kInfeasible) return;
       if (!arrived) {  // what there is, at the temperature that was asked for
         m.set_temperature(k);
         ++out.sweeps;
@@ -217,14 +233,21 @@ struct Solver {
       return out;
     }
     if (mass == 0) return out;
+    if (scan.forbidden) next_doubt = kFirstDoubt;
     const double k = kLog2e / options.reg;
     const bool done = options.method != Method::kNewton && sinkhorn(k);
     if (!done) anneal(k, scan.cost_max - scan.cost_min);
+    if (scan.forbidden && (out.status == Status::kMaxSweeps || out.status == Status::kPrecisionFloor)) {
+      out.error = sweep();
+      no_plan();
+    }
     // Errors so far are those of sums carried from step to step. Where rounding matters, the stored potentials are measured.
-    if (out.error < 1e4 * m.rounding()) {
-      ++out.sweeps;
-      out.error = m.verify();
-      if (out.status == Status::kConverged && out.error > goal) out.status = Status::kPrecisionFloor;
+    if (out.status != Status::kInfeasible) {
+      if (out.error < 1e4 * m.rounding()) {
+        ++out.sweeps;
+        out.error = m.verify();
+        if (out.status == Status::kConverged && out.error > goal) out.status = Status::kPrecisionFloor;
+      }
       if (out.error <= goal) out.status = Status::kConverged;
     }
     out.error /= mass;

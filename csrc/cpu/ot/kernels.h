@@ -14,6 +14,7 @@ struct Row {
 struct RowScan {
   double low, high;  // of the finite entries; +inf, -inf without any
   bool invalid;      // NaN or -inf
+  bool forbidden;    // +inf
 };
 
 // One half of the sparse plan S in compressed rows.
@@ -40,6 +41,9 @@ struct System {
 struct Kernels {
   // p_j = 2^(u + v_j - k c_j); returns the sum. Entries whose exponent is NaN or below -1022 are 0.
   double (*exponentials)(Row row, int64_t m, double k, double u, const double* v, double* p);
+  // `count` plans in one read: p_aj = 2^(u_a + v_aj - k c_j), v being [count][m]. Adds p_aj to columns_aj; the sums over j go
+  // to rows_a. The count is 1 or kLengths - 1.
+  void (*sums)(Row row, int64_t m, double k, int count, const double* u, const double* v, double* rows, double* columns);
   // The largest v_j - k c_j; -inf where there is none.
   double (*maximum)(Row row, int64_t m, double k, const double* v);
   // out += scale * p

@@ -5,6 +5,9 @@
 // iterate, says by what to scale it, and the scaled row, still in cache, is what the column sums are made of.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
+#include <type_traits>
 #include <vector>
 
 #include "core/ot/solver.h"
@@ -12,6 +15,20 @@
 #include "cpu/ot/costs.h"
 
 namespace momentum::cpu::ot {
+
+inline constexpr int kTried = momentum::ot::kLengths - 1;  // step lengths in one read, once the first is refused
+
+inline double l1(const std::vector<double>& x, const double* y) {
+  double total = 0;
+  for (size_t i = 0; i < x.size(); ++i) total += std::fabs(x[i] - y[i]);
+  return total;
+}
+
+inline double total(const std::vector<double>& x) {
+  double sum = 0;
+  for (const double value : x) sum += value;
+  return sum;
+}
 
 class Machine {
  public:
@@ -26,6 +43,7 @@ class Machine {
   double rounding() const;
   double value() const;
   double verify();
+  double shortage();
   double mass() const { return mass_; }
   // Potentials in units of the cost, relative to the measure a x b, with a.f = b.g.
   void potentials(double* f, double* g) const;
@@ -40,13 +58,13 @@ class Machine {
   template <class Body>
   void for_strips(Body&& body);
   template <class Body>
-  void for_rows(Body&& body);
-  void add_columns(std::vector<double>& columns);
-  // Sums of the plan with potentials u, v; returns the L1 error of the marginals.
-  double evaluate(const std::vector<double>& u, const std::vector<double>& v, std::vector<double>& rows,
-                  std::vector<double>& columns);
+  void for_rows(int64_t columns, Body&& body);
+  void add_columns(int64_t count, double* columns);
+  // Sums of `count` plans in one read of the cost; potentials and sums are [count][n] and [count][m].
+  void evaluate(int count, const double* u, const double* v, double* rows, double* columns);
   double column_log2_sum(int64_t j) const;
   void update_columns();
+  double shortage_of(const std::vector<double>& order);
   int64_t build(double theta);
   int solve(double tolerance);
 
@@ -58,11 +76,23 @@ class Machine {
   bool fresh_ = true;  // row and column sums are not known for these potentials
   std::vector<double> a_, b_, log2_a_, log2_b_;
   std::vector<double> u_, v_, r_, c_;                // potentials, and the sums of their plan
-  std::vector<double> dx_, dy_, u1_, v1_, r1_, c1_;  // a Newton direction (natural logarithms), and the point it leads to
+  std::vector<double> rise_;                         // of u in the last sweep
+  std::vector<double> dx_, dy_, u1_, v1_, r1_, c1_;  // a Newton direction (natural logarithms), and points it leads to
   std::vector<Strip> strips_;
   std::vector<int64_t> row_begin_, column_begin_;
   std::vector<int32_t> row_index_, column_index_;
   std::vector<double> row_value_, column_value_, workspace_, rhs_;
 };
+
+template <class Body>
+void Machine::for_strips(Body&& body) {
+  using Erased = std::remove_reference_t<Body>;
+  parallel_for_(
+      0, int64_t(strips_.size()), 1,
+      [](int64_t begin, int64_t end, void* context) {
+        for (int64_t s = begin; s < end; ++s) (*static_cast<Erased*>(context))(s);
+      },
+      &body);
+}
 
 }  // namespace momentum::cpu::ot

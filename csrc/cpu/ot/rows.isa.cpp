@@ -2,6 +2,7 @@
 #include <cmath>
 #include <limits>
 
+#include "core/ot/problem.h"
 #include "cpu/ot/exp2.h"
 #include "cpu/ot/table.h"
 
@@ -41,6 +42,32 @@ MOMENTUM_INLINE double exponentials_of(const T* c, int64_t m, double k, double u
     totals[1] += e;
   }
   return sum((totals[0] + totals[1]) + (totals[2] + totals[3]));
+}
+
+template <int kCount, class T>
+MOMENTUM_INLINE void sums_of(const T* c, int64_t m, double k, const double* u, const double* v, double* rows, double* columns) {
+  const Vector scale = splat(-k);
+  Vector totals[kCount] = {};
+  int64_t j = 0;
+  for (; j + kLanes <= m; j += kLanes) {
+    const Vector cost = scale * load(c + j);
+#pragma GCC unroll 4
+    for (int q = 0; q < kCount; ++q) {
+      const Vector e = exp2((load(v + q * m + j) + u[q]) + cost);
+      store(columns + q * m + j, load(columns + q * m + j) + e);
+      totals[q] += e;
+    }
+  }
+  if (j < m) {
+    const int rest = int(m - j);
+    const Vector cost = scale * load_tail(c + j, rest, 0.0);
+    for (int q = 0; q < kCount; ++q) {
+      const Vector e = exp2((load_tail(v + q * m + j, rest, -1e300) + u[q]) + cost);
+      store_tail(columns + q * m + j, rest, load_tail(columns + q * m + j, rest, 0.0) + e);
+      totals[q] += e;
+    }
+  }
+  for (int q = 0; q < kCount; ++q) rows[q] = sum(totals[q]);
 }
 
 template <class T>
@@ -100,6 +127,13 @@ double exponentials(Row row, int64_t m, double k, double u, const double* v, dou
   return with_type(row, [&](const auto* c) __attribute__((always_inline)) { return exponentials_of(c, m, k, u, v, p); });
 }
 
+void sums(Row row, int64_t m, double k, int count, const double* u, const double* v, double* rows, double* columns) {
+  with_type(row, [&](const auto* c) __attribute__((always_inline)) {
+    if (count == 1) return sums_of<1>(c, m, k, u, v, rows, columns);
+    return sums_of<momentum::ot::kLengths - 1>(c, m, k, u, v, rows, columns);
+  });
+}
+
 double maximum_row(Row row, int64_t m, double k, const double* v) {
   return with_type(row, [&](const auto* c) __attribute__((always_inline)) { return maximum_of(c, m, k, v); });
 }
@@ -114,11 +148,12 @@ int64_t emit(Row row, int64_t m, double k, double u, const double* v, double log
 RowScan scan(Row row, int64_t m, const double* v) {
   return with_type(row, [&](const auto* c) __attribute__((always_inline)) {
     constexpr double kInf = std::numeric_limits<double>::infinity();
-    RowScan result{kInf, -kInf, false};
+    RowScan result{kInf, -kInf, false, false};
     for (int64_t j = 0; j < m; ++j) {
       const double x = double(c[j]);
       const bool counts = v[j] > -kInf, finite = counts && x > -kInf && x < kInf;
       result.invalid |= counts && !(x > -kInf);
+      result.forbidden |= counts && x == kInf;
       result.low = finite && x < result.low ? x : result.low;
       result.high = finite && x > result.high ? x : result.high;
     }
@@ -145,7 +180,7 @@ void distances(const double* x, const double* y, int64_t m, int64_t d, bool root
 }  // namespace
 
 const Kernels& table() {
-  static constexpr Kernels all = {exponentials, maximum_row, add, emit, scan, distances, multiply, solve};
+  static constexpr Kernels all = {exponentials, sums, maximum_row, add, emit, scan, distances, multiply, solve};
   return all;
 }
 

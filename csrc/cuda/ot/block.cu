@@ -1,7 +1,8 @@
 // The batch in one launch: every block takes problems one after the other and solves each to the end.
 #include <algorithm>
 
-#include "cuda/ot/block.h"
+#include "cuda/ot/block_newton.h"
+#include "cuda/ot/block_sweep.h"
 #include "cuda/ot/solve.h"
 
 namespace momentum::cuda::ot {
@@ -45,8 +46,8 @@ __device__ __forceinline__ Side place(int size, double*& vectors, double*& value
   side.potential = take(vectors, size);
   side.sum = take(vectors, size);
   side.step = take(vectors, size);
-  side.next_potential = take(vectors, size);
-  side.next_sum = take(vectors, size);
+  side.rise = take(vectors, size);
+  side.next_sum = take(vectors, int64_t(kTried) * size);
   side.value = take(values, int64_t(capacity) * size);
   side.index = take(integers, int64_t(capacity) * size);
   side.count = take(integers, size);

@@ -1,175 +1,10 @@
-// Kernels for one transport problem on the whole GPU.
-//
-// The cost is read in strips of rows, one block each. A thread owns every 256th column: it adds to the columns' partial sums
-// without meeting others, and strips are added in order, so that nothing depends on the schedule. A sweep reads the cost once:
-// the exponentials of a row stay on chip until their sum is known, are scaled by it and added to the columns.
+// Sweeps and evaluations of one problem on the whole GPU. A sweep reads the cost once: the exponentials of a row stay on chip
+// until their sum is known, are scaled by it and added to the columns.
 #pragma once
 
-#include "core/math.h"
-#include "core/ot/problem.h"
-#include "cuda/ot/costs.h"
-#include "cuda/ot/reduce.h"
+#include "cuda/ot/grid.h"
 
 namespace momentum::cuda::ot {
-
-inline constexpr int kBlock = 256;
-inline constexpr int kSolveBlock = 512;
-inline constexpr int kStripRows = 32;
-inline constexpr int kLengths = 4;  // step lengths of a line search, tried in one read of the cost
-
-// One side of the problem, rows or columns, in device memory.
-struct Lines {
-  double* marginal;
-  double* log2_marginal;
-  double* potential;
-  double* sum;
-  double* step;
-  double* bound;     // log2 of what entries are compared with
-  double* next_sum;  // [kLengths][size]
-  int64_t* begin;    // [size + 1] of the sparse plan
-  int* index;        // [capacity]
-  double* value;
-  int size;
-};
-
-// What kernels tell each other and the host.
-enum Number {
-  kMass,
-  kLow,
-  kHigh,
-  kInvalid,
-  kUnreached,
-  kError,
-  kLargest,  // |u| + |v|
-  kSlope,
-  kLinear,
-  kKept,   // entries of the sparse plan
-  kTheta,  // log2 of its threshold
-  kCg,
-  kAccepted,
-  kValue,
-  kNumbers
-};
-
-struct Grid {
-  Lines rows, columns;
-  double* partial;    // [kLengths][strips][columns]
-  double* row_terms;  // [strips][columns]: exponentials of a row, where shared memory has no room
-  int* counts;        // [strips][columns]
-  int* row_counts;    // [rows]
-  double* workspace;  // [5][larger side]
-  double* numbers;    // [kNumbers]
-  double k;
-  int64_t capacity;
-  int strips;
-  bool on_chip;  // terms and partial sums of a strip are in shared memory
-};
-
-struct Lengths {
-  double alpha[kLengths];
-};
-
-__device__ __forceinline__ bool kept(const Grid& grid, double exponent, int i, int j, double log2_theta) {
-  const double row = grid.rows.bound[i], column = grid.columns.bound[j];
-  return exponent >= (row < column ? row : column) + log2_theta;
-}
-
-// body(row) for the rows of this block's strip that have mass.
-template <class Body>
-__device__ __forceinline__ void for_strip(const Grid& grid, Body&& body) {
-  const int begin = int(blockIdx.x) * kStripRows;
-  const int end = begin + kStripRows < grid.rows.size ? begin + kStripRows : grid.rows.size;
-  for (int i = begin; i < end; ++i) {
-    if (grid.rows.marginal[i] > 0) body(i);
-  }
-}
-
-template <class Body>
-__device__ __forceinline__ void for_own(int size, Body&& body) {
-  for (int j = int(threadIdx.x); j < size; j += int(blockDim.x)) body(j);
-}
-
-// Masses, logarithms; b is scaled to the mass of a. One block.
-__global__ void __launch_bounds__(kBlock) marginals_kernel(const Grid __grid_constant__ grid) {
-  __shared__ double meeting[33];
-  const auto sum_of = [&](const Lines& side, auto&& term) {
-    double sum = 0;
-    for_own(side.size, [&](int l) { sum += term(side.marginal[l]); });
-    return block_sum(sum, meeting);
-  };
-  const auto itself = [](double x) { return x; };
-  const auto wrong = [](double x) { return x >= 0 && x < kHuge ? 0.0 : 1.0; };
-  const double mass = sum_of(grid.rows, itself), mass_b = sum_of(grid.columns, itself);
-  const double bad = sum_of(grid.rows, wrong) + sum_of(grid.columns, wrong);
-  const bool invalid = bad > 0 || !(math::abs(mass - mass_b) <= 1e-5 * mass);
-  for_own(grid.rows.size, [&](int i) { grid.rows.log2_marginal[i] = ::log2(grid.rows.marginal[i]); });
-  for_own(grid.columns.size, [&](int j) {
-    if (!invalid && mass > 0) grid.columns.marginal[j] *= mass / mass_b;
-    grid.columns.log2_marginal[j] = ::log2(grid.columns.marginal[j]);
-  });
-  if (threadIdx.x == 0) {
-    grid.numbers[kMass] = mass;
-    grid.numbers[kInvalid] = invalid ? 1 : 0;
-  }
-}
-
-// Smallest and largest finite cost of a strip, whether it holds NaN or -inf, and which columns it reaches.
-template <class Costs>
-__global__ void __launch_bounds__(kBlock) scan_kernel(const Grid __grid_constant__ grid, const Costs __grid_constant__ cost) {
-  __shared__ double meeting[33];
-  double low = kHuge, high = -kHuge, invalid = 0, unreached = 0;
-  int* reached = grid.counts + int64_t(blockIdx.x) * grid.columns.size;
-  for_own(grid.columns.size, [&](int j) { reached[j] = 0; });
-  for_strip(grid, [&](int i) {
-    bool some = false;
-    for_own(grid.columns.size, [&](int j) {
-      if (!(grid.columns.marginal[j] > 0)) return;
-      const double c = cost(i, j);
-      if (!(c > -kHuge)) invalid = 1;
-      if (c > -kHuge && c < kHuge) {
-        low = c < low ? c : low;
-        high = c > high ? c : high;
-        reached[j] = 1;
-        some = true;
-      }
-    });
-    if (__syncthreads_or(some ? 1 : 0) == 0) unreached = 1;
-  });
-  double* out = grid.partial + int64_t(blockIdx.x) * 4;
-  const double smallest = -block_max(-low, meeting), largest = block_max(high, meeting);
-  const double bad = block_max(invalid, meeting), lost = block_max(unreached, meeting);
-  if (threadIdx.x == 0) {
-    out[0] = smallest;
-    out[1] = largest;
-    out[2] = bad;
-    out[3] = lost;
-  }
-}
-
-__global__ void __launch_bounds__(kBlock) scan_finish_kernel(const Grid __grid_constant__ grid) {
-  __shared__ double meeting[33];
-  double low = kHuge, high = -kHuge, invalid = grid.numbers[kInvalid], unreached = 0;
-  for_own(grid.strips, [&](int s) {
-    const double* strip = grid.partial + int64_t(s) * 4;
-    low = strip[0] < low ? strip[0] : low;
-    high = strip[1] > high ? strip[1] : high;
-    invalid = strip[2] > 0 ? 1 : invalid;
-    unreached = strip[3] > 0 ? 1 : unreached;
-  });
-  for_own(grid.columns.size, [&](int j) {
-    bool reached = !(grid.columns.marginal[j] > 0);
-    for (int s = 0; s < grid.strips && !reached; ++s) reached = grid.counts[int64_t(s) * grid.columns.size + j] > 0;
-    if (!reached) unreached = 1;
-  });
-  const double smallest = -block_max(-low, meeting), largest = block_max(high, meeting);
-  const double bad = block_max(invalid, meeting), lost = block_max(unreached, meeting);
-  if (threadIdx.x == 0) {
-    grid.numbers[kLow] = smallest;
-    grid.numbers[kHigh] = largest;
-    grid.numbers[kInvalid] = bad;
-    grid.numbers[kUnreached] = lost;
-  }
-}
 
 // Potentials of the product measure, or those of another temperature.
 __global__ void __launch_bounds__(kBlock)
@@ -242,21 +77,31 @@ __global__ void __launch_bounds__(kBlock) sweep_kernel(const Grid __grid_constan
     }
     const double scale = grid.rows.marginal[i] / sum;
     for_own(m, [&](int j) { sums[j] += scale * terms[j]; });
-    if (threadIdx.x == 0) grid.rows.potential[i] = u + ::log2(scale);
+    if (threadIdx.x == 0) {
+      const double after = u + ::log2(scale);
+      grid.rows.rise[i] = after - grid.rows.potential[i];
+      grid.rows.potential[i] = after;
+    }
   });
   if (grid.on_chip) for_own(m, [&](int j) { out[j] = sums[j]; });
 }
 
-// Sums of rows and columns of the plan at `kCount` points along the direction, in one read of the cost. A thread adds up its
-// column of the strip in registers, a warp its part of a row.
+// Sums of rows and columns of the plan where it is, or at all lengths of a line search, in one read of the cost. A thread adds
+// up its column of the strip in registers, a warp its part of a row.
 template <class Costs, int kCount>
 __global__ void __launch_bounds__(kBlock, 1)
-    evaluate_kernel(const Grid __grid_constant__ grid, const Costs __grid_constant__ cost, const Lengths __grid_constant__ at) {
+    evaluate_kernel(const Grid __grid_constant__ grid, const Costs __grid_constant__ cost) {
   using T = typename Costs::Type;
+  static_assert(kCount == 1 || kCount == kLengths);
   constexpr int kWarps = kBlock / 32;
   __shared__ double parts[kCount][kWarps][kStripRows];
   const int m = grid.columns.size, lane = int(threadIdx.x) % 32, warp = int(threadIdx.x) / 32;
   const int first = int(blockIdx.x) * kStripRows;
+  double alpha[kCount] = {};
+  if constexpr (kCount > 1) {
+    MOMENTUM_UNROLL
+    for (int a = 0; a < kCount; ++a) alpha[a] = momentum::ot::step_length(a, grid.numbers[kGrowth]);
+  }
   for_own(kCount * kWarps * kStripRows, [&](int e) { (&parts[0][0][0])[e] = 0; });
   __syncthreads();
   for (int base = 0; base < m; base += kBlock) {
@@ -268,7 +113,7 @@ __global__ void __launch_bounds__(kBlock, 1)
       const double c = j < m ? grid.k * cost(i, j) : 0;
       MOMENTUM_UNROLL
       for (int a = 0; a < kCount; ++a) {
-        double p = j < m ? power<T>(((v + at.alpha[a] * dv) + (u + at.alpha[a] * du)) - c) : 0;
+        double p = j < m ? power<T>(((v + alpha[a] * dv) + (u + alpha[a] * du)) - c) : 0;
         sums[a] += p;
         for (int offset = 16; offset > 0; offset /= 2) p += __shfl_xor_sync(0xffffffffu, p, offset);
         if (lane == 0) parts[a][warp][i - first] += p;
@@ -338,6 +183,21 @@ __global__ void __launch_bounds__(kBlock) value_kernel(const Grid __grid_constan
   for_own(grid.rows.size, [&](int i) { value -= grid.rows.sum[i]; });
   const double total = block_sum(value, meeting);
   if (threadIdx.x == 0) grid.numbers[kValue] = reg * (grid.numbers[kMass] + total);
+}
+
+// The potentials in units of the cost, relative to the measure a x b, with a.f = b.g. One block.
+__global__ void __launch_bounds__(kBlock)
+    potentials_kernel(const Grid __grid_constant__ grid, double unit, double* f, double* g) {
+  __shared__ double meeting[33];
+  const auto scaled = [&](const Lines& side, int l) {
+    return side.marginal[l] > 0 ? unit * (side.potential[l] - side.log2_marginal[l]) : 0.0;
+  };
+  double difference = 0;
+  for_own(grid.rows.size, [&](int i) { difference += grid.rows.marginal[i] * scaled(grid.rows, i); });
+  for_own(grid.columns.size, [&](int j) { difference -= grid.columns.marginal[j] * scaled(grid.columns, j); });
+  const double shift = block_sum(difference, meeting) / (2 * grid.numbers[kMass]);
+  for_own(grid.rows.size, [&](int i) { f[i] = grid.rows.marginal[i] > 0 ? scaled(grid.rows, i) - shift : 0; });
+  for_own(grid.columns.size, [&](int j) { g[j] = grid.columns.marginal[j] > 0 ? scaled(grid.columns, j) + shift : 0; });
 }
 
 }  // namespace momentum::cuda::ot

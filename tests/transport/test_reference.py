@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from momentum import reference
-from ot.problems import points
+from transport.problems import points
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import torch
 
 from momentum import _ops, ot
 from ops.emulator import launches, multiprocessors, order
-from ot.problems import assignment, points, simplex
+from transport.problems import assignment, points, simplex
 
 METHODS = ["sinkhorn", "sns", "auto"]
 
@@ -174,6 +174,29 @@ def test_large_problems_take_the_whole_device(device, name):
     got = there(device, *arguments, method="sns", tol=1e-7)
     assert got.newton > 0
     assert_agree(got, on_cpu(*arguments, method="sns", tol=1e-7), 1e-7, problem.reg)
+
+
+def test_conjugate_gradients_take_the_whole_device(device):
+    """Three launches a step, over blocks of 32 lines: as many as were needed, and a share that found nothing to do."""
+    if device != "cpu":
+        pytest.skip("the emulator's alone")
+    problem = LARGE["wide"]()
+    with launches() as counted:
+        result = problem.solve(method="sns", tol=1e-7)
+    steps = int(result.newton + result.rejected)
+    others = 20 * (steps + int(result.sweeps) + 5)
+    assert steps > 0
+    assert 3 * int(result.cg) < counted[0] < 3 * (1.25 * int(result.cg) + 16 * steps + 96) + others
+
+
+def test_too_few_steps_of_conjugate_gradients_are_made_up_for(device):
+    """More than the first Newton step launches: its direction is cut short, the next ones get more."""
+    problem = assignment(520, 1e-4, 2)
+    arguments = (problem.cost, problem.a, problem.b, problem.reg)
+    got = there(device, *arguments, method="sns", tol=1e-3)
+    assert got.status == ot.Status.CONVERGED
+    assert got.cg > 96
+    assert_agree(got, on_cpu(*arguments, method="sns", tol=1e-3), 1e-3, problem.reg)
 
 
 def test_large_in_single_precision_and_of_points(device):

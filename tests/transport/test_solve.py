@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from momentum import ot, reference
-from ot.problems import assignment, clouds, marginal_error, points, rounding, simplex, uniform_weights
+from transport.problems import assignment, clouds, marginal_error, points, rounding, simplex, uniform_weights
 
 METHODS = ["sinkhorn", "sns", "auto"]
 

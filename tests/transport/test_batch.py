@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from momentum import ot
-from ot.problems import points, simplex
+from transport.problems import points, simplex
 
 METHODS = ["sinkhorn", "sns", "auto"]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from momentum import ot
-from ot.problems import clouds, points
+from transport.problems import clouds, points
 
 
 def leaves(*shapes, seed=0):

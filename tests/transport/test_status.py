@@ -7,7 +7,7 @@ import torch
 
 import momentum
 from momentum import ot
-from ot.problems import assignment, points, simplex
+from transport.problems import assignment, points, simplex
 
 METHODS = ["sinkhorn", "sns", "auto"]
 INF, NAN = float("inf"), float("nan")

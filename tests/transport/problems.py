@@ -76,6 +76,46 @@ def images(side: int, reg: float, seed: int, p: int) -> Problem:
     return Problem(cost / cost.max(), strokes(seed), strokes(seed + 1), reg)
 
 
+def digits(first: int, second: int, p: int, reg: float) -> Problem:
+    """Two digits of scikit-learn, 28 x 28 with 0.1 added to every pixel, and the costs |.|_p^p between pixels, at most 1."""
+    import pytest
+
+    datasets = pytest.importorskip("sklearn.datasets", reason="scikit-learn is not installed")
+    small = torch.from_numpy(datasets.load_digits().images[[first, second]])[:, None] / 16
+    large = torch.nn.functional.interpolate(small, size=(28, 28), mode="bilinear", align_corners=True)[:, 0] + 0.1
+    a, b = (image.flatten() / image.sum() for image in large)
+    axis = torch.arange(28, dtype=torch.float64)
+    grid = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1).view(-1, 2)
+    cost = (grid[:, None] - grid).abs().pow(p).sum(-1)
+    return Problem(cost / cost.max(), a, b, reg)
+
+
+def forbidden(n: int, m: int, share: float, seed: int, equal: bool = False) -> Problem:
+    """Random costs of which a share is infinite, some entry of every row and column left; random or equal marginals."""
+    chance = generator(seed)
+    closed = torch.rand(n, m, generator=chance) < share
+    for i in range(n):
+        closed[i, int(torch.randint(m, (), generator=chance))] &= not closed[i].all()
+    for j in range(m):
+        closed[int(torch.randint(n, (), generator=chance)), j] &= not closed[:, j].all()
+    cost = torch.rand(n, m, generator=chance, dtype=torch.float64).masked_fill(closed, torch.inf)
+    if equal:
+        return Problem(cost, uniform_weights(n), uniform_weights(m), 1.0)
+    return Problem(cost, simplex(n, seed + 1), simplex(m, seed + 2), 1.0)
+
+
+def shortage(problem: Problem) -> float:
+    """The largest a(S) - b(N(S)) over all sets S of rows, by trying each: every plan has at least this error (Hall)."""
+    n = len(problem.a)
+    reached = [problem.cost[i].isfinite() for i in range(n)]
+    worst = 0.0
+    for size in range(1, n + 1):
+        for rows in itertools.combinations(range(n), size):
+            columns = torch.stack([reached[i] for i in rows]).any(0)
+            worst = max(worst, (problem.a[list(rows)].sum() - problem.b[columns].sum()).item())
+    return worst
+
+
 def marginal_error(problem: Problem, plan: Tensor) -> float:
     """The L1 error of both marginals, relative to the mass."""
     error = (plan.sum(1) - problem.a).abs().sum() + (plan.sum(0) - problem.b).abs().sum()
