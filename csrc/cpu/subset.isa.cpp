@@ -10,7 +10,7 @@
 
 namespace momentum::cpu::MOMENTUM_ISA {
 
-static_assert(kTile == kSubsetBlock);
+static_assert(kSubsetBlock <= kTile);
 
 // Which units of one block are chosen.
 struct Chosen {
