@@ -29,13 +29,20 @@ class Algorithm:
     name: str
     states: int
     gradient_reads: int = 1
+    parameter_reads: int = 0
+    """Times that the parameter is read before the step."""
+    state_reads: int = 0
+    """And the states."""
+    label: str = ""
+    """What the case is called, where that is not the optimizer's name."""
     arguments: dict[str, Any] = field(default_factory=dict)
     plain_states: dict[str, tuple[int, ...] | None] = field(default_factory=dict)
     """States of the rule in ``momentum.reference``, with their shapes where they are not the parameter's."""
 
     def bytes_per_element(self, parameter: int, gradient: int, state: float) -> float:
-        """Parameter and states are read and written, the gradient is read as often as the mathematics asks."""
-        return 2 * parameter + self.gradient_reads * gradient + 2 * self.states * state
+        """Parameter and states are read and written, all is read as often as the mathematics asks."""
+        states = (2 + self.state_reads) * self.states * state
+        return (2 + self.parameter_reads) * parameter + self.gradient_reads * gradient + states
 
 
 _MOMENTS: dict[str, tuple[int, ...] | None] = {"exp_avg": None, "exp_avg_sq": None}
@@ -50,6 +57,10 @@ ADAN = Algorithm("Adan", states=4, plain_states=dict.fromkeys(("exp_avg", "exp_a
 ADABELIEF = Algorithm("AdaBelief", states=2, plain_states=dict.fromkeys(("exp_avg", "exp_avg_var")))
 DIFFGRAD = Algorithm("DiffGrad", states=3, plain_states={**_MOMENTS, "previous_grad": None})
 SOPHIA_G = Algorithm("SophiaG", states=2, plain_states=dict.fromkeys(("exp_avg", "hessian")))
+# All is read before the step, to decide what is projected.
+ADAMP = Algorithm("AdamP", states=2, gradient_reads=2, parameter_reads=1, state_reads=1, plain_states=_MOMENTS)
+# Gradient and parameter are read once more, for the part of the one that is perpendicular to the other.
+ORTHOGRAD = Algorithm("AdamW", states=2, gradient_reads=2, parameter_reads=1, arguments={"orthograd": True}, label="OrthoGrad")
 _REFERENCE_NAMES = {"StableSPAM": "stable_spam", "SophiaG": "sophia"}
 """Of the others the rule is the name in lower case."""
 
@@ -70,7 +81,7 @@ class Work:
     @property
     def name(self) -> str:
         """Such as ``adamw-bf16-fp32-states-1x20m``."""
-        parts = [self.algorithm.name.lower(), _SHORT[self.dtype]]
+        parts = [(self.algorithm.label or self.algorithm.name).lower(), _SHORT[self.dtype]]
         if self.states is not None:
             parts.append(f"{self.short_states}-states")
         return "-".join([*parts, self.tensors.replace(" x ", "x").replace(" ", "-").lower()])
@@ -79,7 +90,7 @@ class Work:
     def title(self) -> str:
         """For the table's head."""
         states = f", states {self.short_states}" if self.states is not None else ""
-        return f"{self.algorithm.name} {_SHORT[self.dtype]}{states}, {self.tensors}"
+        return f"{self.algorithm.label or self.algorithm.name} {_SHORT[self.dtype]}{states}, {self.tensors}"
 
     @property
     def short_states(self) -> str:
@@ -113,6 +124,8 @@ def cases(device: torch.device, shrink: int) -> list[Case]:
         Work(SPAM, "148 GPT", GPT_SHAPES),
         Work(STABLE_SPAM, "148 GPT", GPT_SHAPES),
         Work(SCALE, "28 GPT matrices", MATRICES),
+        Work(ADAMP, "28 GPT matrices", MATRICES),
+        Work(ORTHOGRAD, "148 GPT", GPT_SHAPES),
         Work(ADAMW, "400 tiny", ((_TINY,),) * 400, cold=False),
         Work(ADAMW, "4000 tiny", ((_TINY,),) * 4000, cold=False),
     ]
@@ -157,6 +170,9 @@ def _contenders(work: Work, shapes: Shapes, device: torch.device) -> list[Conten
 
     ours = momentum_optimizer(algorithm.name, state_format=work.states or work.dtype, **algorithm.arguments)
     found = [contender("momentum", ours, state=work.state_bytes)]
+    if algorithm.label:
+        found.append(contender(FUSED_ADAMW, torch_optimizer("AdamW", FUSED), of=ADAMW))
+        return found
     if algorithm.name in ("AdamW", "SGD"):
         temporaries = {"torch foreach": 2 * count * size, "torch for-loop": 2 * largest * size}
         for variant in TORCH_VARIANTS:
@@ -192,7 +208,8 @@ def _imported(name: str) -> ModuleType:
 def _plain(algorithm: Algorithm) -> Make:
     def make(inputs: Parameters) -> torch.optim.Optimizer:
         rule = getattr(_imported("momentum.reference"), _REFERENCE_NAMES.get(algorithm.name, algorithm.name.lower()))
-        return PlainLoop(inputs, rule, algorithm.plain_states)
+        run = _imported("momentum.reference.frame").run_rule
+        return PlainLoop(inputs, lambda *arguments: run(rule, *arguments, {})[:2], algorithm.plain_states)
 
     return make
 
