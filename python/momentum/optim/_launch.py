@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Generator, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
@@ -78,6 +78,11 @@ class Settings:
         """What the op does with entries that disagree with the gradient."""
         return Cautious(self.arguments.get("cautious", Cautious.OFF))
 
+    @property
+    def perpendicular(self) -> bool:
+        """Whether the op looks for the perpendicular part of gradients first."""
+        return "perpendicular" in self.arguments
+
     def residual_of(self, param: Tensor) -> Residual:
         """Return what is kept beside ``param``."""
         narrow = (torch.bfloat16,) if self.residual == Residual.LOW_BITS else (torch.bfloat16, torch.float16)
@@ -85,7 +90,7 @@ class Settings:
 
     def same_tensors(self, other: Settings) -> bool:
         """Return whether the same tensors are needed under ``other``, so that a plan survives the change."""
-        names = ("rule", "states", "formats", "residual", "ema", "seed", "cautious")
+        names = ("rule", "states", "formats", "residual", "ema", "seed", "cautious", "perpendicular")
         return all(getattr(self, name) == getattr(other, name) for name in names)
 
 
@@ -123,7 +128,7 @@ class Launch:
         reductions = [*first.rule.reductions]
         if first.cautious == Cautious.RESCALED:
             reductions.append(CAUTIOUS_COUNT)
-        self._totals = Totals(self._params, reductions, self._device)
+        self._totals = Totals(self._params, reductions, self._device, perpendicular=first.perpendicular)
         # What the choice of tensors above rests on and module.to() or `p.data = ...` can change.
         self._dtypes = [p.dtype for p in self._params] if first.residual != Residual.NONE else []
         self._shapes = [p.shape for p in self._params] if any(r.axis >= 0 for r in reductions) else []
@@ -207,8 +212,8 @@ class Launch:
         pairs = zip(self._states, self._has_residual, strict=True)
         return [state[name] if has_residual else self._empty for state, has_residual in pairs]
 
-    def run(self, lists: list[list[Tensor]], grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
-        """Call the op on the ``lists`` that :meth:`collect` returned."""
+    def run(self, lists: list[list[Tensor]], grad_scale: Tensor | None, found_inf: Tensor | None) -> Generator[Tensor]:
+        """Call the op on the ``lists`` that :meth:`collect` returned; yield totals that all launches of the step share."""
         params = self._params
         if self._sharded:
             _sharding.check_grads(params, lists[0])
@@ -216,6 +221,9 @@ class Launch:
         grads, *states, scales, residuals, ema_params, scalars = lists
         arguments = self._arguments | self._device_arguments(grad_scale, found_inf)
         for stage in self._totals.stages():
+            if isinstance(stage, Tensor):
+                yield stage
+                continue
             _ops.step_(
                 self._rule.op,
                 params,
