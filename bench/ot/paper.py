@@ -1,9 +1,9 @@
 """The published table of Sinkhorn-Newton-Sparse beside ours.
 
 Published: Tang et al., ICLR 2024 (arXiv 2401.12253), Table 1, on an Apple M1 Pro, as quoted in the literature; reg = 1 / 1200.
-The costs are known to be a random assignment and two pairs of MNIST digits; which digits, how costs are scaled and when "machine
-accuracy" counts as reached is not. Here the digits are scikit-learn's, enlarged, costs are at most 1, and a run ends when the
-dual objective is within 1e-15 of its maximum. The L1 error of the marginals, about the root of that, is not yet small then, and
+The costs are known to be a random assignment and two pairs of MNIST digits; which digits, how costs are scaled and when
+"machine accuracy" counts as reached is not. Here the digits are scikit-learn's, enlarged, costs are at most 1, and a run
+ends when the dual objective is within 1e-15 of its maximum. The L1 error of the marginals, about the root of that, is not yet small then, and
 only by this measure do the published counts come out.
 
 ``published`` is the algorithm to the letter (``method="sns-paper"``) with the entries per row that come nearest to the count,
@@ -57,7 +57,7 @@ def _dual(problem: Problem, x: Tensor, y: Tensor, plan_mass: Tensor) -> float:
 
 
 def _sweeps_to_gap(problem: Problem, best: float, limit: int = 300_000, period: int = 50) -> int:
-    """Count Sinkhorn iterations by products with the kernel, which is made again, and the objective looked at, once per period."""
+    """Count Sinkhorn iterations by products with the kernel; once per period it is made again, and the objective looked at."""
     a, b, cost = problem.a, problem.b, problem.cost / problem.reg
     x, y = torch.zeros_like(a), b.log()
     for done in range(0, limit, period):
