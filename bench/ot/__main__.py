@@ -1,5 +1,7 @@
 """``python -m bench.ot``: time to a marginal error of 1e-9, beside other solvers; writes ``results/ot/ot.json`` and ``.png``.
 
+``--paper`` prints the published table of Sinkhorn-Newton-Sparse beside ours alone.
+
 All contenders run on one thread, in turn within each round, a fresh clock for each call; times are medians over the rounds. A
 solver that misses the error is shown with what it reached. Peers take part when they are installed.
 """
@@ -17,8 +19,9 @@ from pathlib import Path
 import torch
 
 from bench.machine import describe
-from bench.ot.batches import batch_rows, sweep_rows
-from bench.ot.contenders import available
+from bench.ot.batches import batch_rows, easy_rows, sweep_rows
+from bench.ot.contenders import BUDGET, available, missing
+from bench.ot.paper import paper_rows
 from bench.ot.picture import draw
 from bench.ot.problems import PROBLEMS
 
@@ -82,14 +85,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.ot", description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5, help="runs of each contender (default: 5)")
     parser.add_argument("--out", type=Path, default=Path("results/ot/ot.json"))
+    parser.add_argument("--peer-iterations", type=int, default=BUDGET.iterations, help="of first-order peers (default: 500)")
+    parser.add_argument("--paper", action="store_true", help="the table of the paper alone, nothing is written")
     parser.add_argument("--read", type=Path, help="draw results that were written before")
     options = parser.parse_args()
     if options.read is not None:
         draw(json.loads(options.read.read_text()), options.read.with_suffix(".png"))
         return
     torch.set_num_threads(1)
-    results = {"machine": describe(torch.device("cpu")), "rows": time_to_error(options.rounds)}
+    if options.paper:
+        paper_rows()
+        return
+    BUDGET.iterations = options.peer_iterations
+    results = {"machine": describe(torch.device("cpu")), "missing": missing(), "budget": vars(BUDGET)}
+    print("not installed:", ", ".join(missing()) or "none")
+    results["rows"] = time_to_error(options.rounds)
+    results["paper"] = paper_rows()
     results["batches"] = batch_rows(options.rounds)
+    results["easy"] = easy_rows(options.rounds)
     results["sweeps"] = sweep_rows(options.rounds)
     results["curves"] = curves()
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,8 +17,18 @@ from torch import Tensor
 from bench.ot.problems import Problem
 from momentum import ot
 
-PEER_ITERATIONS, PEER_NEWTON = 500, 100
-"""Budgets of the peers: what they reach within is reported."""
+
+@dataclass
+class Budget:
+    """What the peers may spend: what they reach within is reported."""
+
+    iterations: int = 500
+    newton: int = 100
+    annealed: int = 100
+    """Of geomloss, whose temperatures are spread over them; it has no test of convergence."""
+
+
+BUDGET = Budget()
 
 Solver = Callable[[Problem, float], tuple[Tensor, str]]
 
@@ -38,7 +49,7 @@ def _pot(problem: Problem, tol: float) -> tuple[Tensor, str]:
     a, b, cost = problem.a.numpy(), problem.b.numpy(), problem.cost.numpy()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        plan, log = pot.bregman.sinkhorn_log(a, b, cost, problem.reg, numItermax=PEER_ITERATIONS, stopThr=stop, log=True)
+        plan, log = pot.bregman.sinkhorn_log(a, b, cost, problem.reg, numItermax=BUDGET.iterations, stopThr=stop, log=True)
     return torch.from_numpy(plan), f"{log['niter']} its"
 
 
@@ -48,9 +59,16 @@ def _regot(problem: Problem, tol: float) -> tuple[Tensor, str]:
     # Stops by the L2 norm of the gradient.
     stop = tol / len(problem.a) ** 0.5
     result = regot.sinkhorn_ssns(
-        problem.cost.numpy(), problem.a.numpy(), problem.b.numpy(), problem.reg, tol=stop, max_iter=PEER_NEWTON
+        problem.cost.numpy(), problem.a.numpy(), problem.b.numpy(), problem.reg, tol=stop, max_iter=BUDGET.newton
     )
     return torch.from_numpy(result.plan.copy()), f"{result.niter} its"
+
+
+def _geomloss(problem: Problem, tol: float) -> tuple[Tensor, str]:
+    from geomloss import ot as geomloss
+
+    result = geomloss.solve(problem.cost, a=problem.a, b=problem.b, reg=problem.reg, max_iter=BUDGET.annealed)
+    return result.plan, f"{BUDGET.annealed} its"
 
 
 def _ott(problem: Problem, tol: float) -> tuple[Tensor, str]:
@@ -65,7 +83,7 @@ def _ott(problem: Problem, tol: float) -> tuple[Tensor, str]:
     cost = geometry.Geometry(cost_matrix=jax.numpy.asarray(problem.cost.numpy()), epsilon=problem.reg)
     linear = linear_problem.LinearProblem(cost, a=problem.a.numpy(), b=problem.b.numpy())
     if tol not in _OTT_SOLVERS:
-        _OTT_SOLVERS[tol] = jax.jit(sinkhorn.Sinkhorn(threshold=tol, max_iterations=PEER_ITERATIONS))
+        _OTT_SOLVERS[tol] = jax.jit(sinkhorn.Sinkhorn(threshold=tol, max_iterations=BUDGET.iterations))
     out = _OTT_SOLVERS[tol](linear)
     return torch.from_numpy(np.array(out.matrix)), f"{int(out.n_iters)} its"
 
@@ -79,7 +97,13 @@ SOLVERS: dict[str, tuple[str, Solver]] = {
     "POT sinkhorn_log": ("ot", _pot),
     "regot SSNS": ("regot", _regot),
     "OTT-JAX sinkhorn": ("ott", _ott),
+    "geomloss solve": ("geomloss", _geomloss),
 }
+
+
+def missing() -> list[str]:
+    """Return the solvers that are not installed here."""
+    return [name for name, (module, _) in SOLVERS.items() if importlib.util.find_spec(module) is None]
 
 
 def available() -> dict[str, Solver]:

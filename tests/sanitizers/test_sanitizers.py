@@ -36,7 +36,7 @@ def check_transport(sanitizer: str, driver: str, order: str) -> None:
     result = run("transport", driver, sanitizer=sanitizer, order=order, timeout=600)
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
-    assert result.stdout.splitlines() == ["batch", "single", "points", "large", "large points"]
+    assert result.stdout.splitlines() == ["batch", "single", "points", "large", "no plan", "large, no plan", "large points"]
 
 
 @pytest.mark.parametrize(("sanitizer", "order"), [("thread", "0"), ("address", "1"), ("address", "2:1")])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import types
+
 import numpy as np
 import pytest
 import torch
@@ -92,6 +95,63 @@ def test_numpy():
     assert result.status == ot.Status.CONVERGED
     x = np.random.default_rng(0).random((9, 2))
     assert isinstance(ot.solve(ot.Points(x, x), reg=0.05).apply(x), np.ndarray)
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_sparse_plans_for_numpy(count):
+    sparse = pytest.importorskip("scipy.sparse", reason="SciPy is not installed")
+    problem = points(9, 11, 0.01, 1)
+    cost = problem.cost.numpy() if count == 0 else np.stack([problem.cost.numpy()] * count)
+    plans = ot.solve(cost, problem.a.numpy(), problem.b.numpy(), 0.01).plan_csr(1e-3)
+    expected = problem.solve().plan_csr(1e-3).to_dense().numpy()
+    for plan in plans if count else [plans]:
+        assert isinstance(plan, sparse.csr_array)
+        assert np.array_equal(plan.toarray(), expected)
+        assert plan.nnz < 99
+
+
+class FakeCuPy(types.ModuleType):
+    """CuPy as far as `ot.solve` looks at it, over NumPy's memory: what goes in and out, without a GPU."""
+
+    class ndarray:  # noqa: N801
+        def __init__(self, array):
+            self.array = array
+
+        def __dlpack__(self, **options):
+            return self.array.__dlpack__(**options)
+
+        def __dlpack_device__(self):
+            return self.array.__dlpack_device__()
+
+    ndarray.__module__ = "cupy"
+
+    @staticmethod
+    def from_dlpack(tensor):
+        return FakeCuPy.ndarray(np.from_dlpack(tensor))
+
+
+def test_cupy(monkeypatch):
+    sparse, calls = types.ModuleType("cupyx.scipy.sparse"), []
+    sparse.csr_matrix = lambda parts, shape: calls.append((parts, shape)) or "matrix"
+    scipy = types.ModuleType("cupyx.scipy")
+    scipy.sparse = sparse
+    modules = {"cupy": FakeCuPy("cupy"), "cupyx": types.ModuleType("cupyx"), "cupyx.scipy": scipy, "cupyx.scipy.sparse": sparse}
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    problem = points(9, 11, 0.05, 1)
+    expected = problem.solve()
+    result = ot.solve(*(FakeCuPy.ndarray(x.numpy()) for x in (problem.cost, problem.a, problem.b)), 0.05)
+    for name in ("value", "f", "g", "error", "status", "newton"):
+        out = getattr(result, name)
+        assert isinstance(out, FakeCuPy.ndarray)
+        assert np.array_equal(out.array, getattr(expected, name).numpy())
+    assert np.array_equal(result.plan().array, expected.plan().numpy())
+    assert np.array_equal(result.apply(FakeCuPy.ndarray(np.eye(11))).array, (expected.plan() @ torch.eye(11).double()).numpy())
+    assert result.plan_csr(0.0) == "matrix"
+    ((data, columns, begins), shape) = calls[0]
+    assert shape == (9, 11)
+    assert all(isinstance(part, FakeCuPy.ndarray) for part in (data, columns, begins))
+    assert np.array_equal(data.array.reshape(9, 11), expected.plan().numpy())
 
 
 def test_views_and_narrow_dtypes():

@@ -79,11 +79,15 @@ def test_newton_takes_few_reads():
     assert newton.newton >= 3
 
 
-def test_auto_stays_with_sweeps_where_they_win():
-    problem = assignment(200, 0.1, 0)
+@pytest.mark.parametrize("eta", [1, 10, 50])
+@pytest.mark.parametrize("make", [lambda reg: assignment(200, reg, 0), lambda reg: points(150, 180, reg, 1)])
+def test_auto_is_sinkhorn_where_sweeps_win(make, eta):
+    """To 1e-3 on easy problems: the same sweeps, to the bit, so never slower."""
+    problem = make(1 / eta)
     auto, sinkhorn = problem.solve(tol=1e-3), problem.solve(tol=1e-3, method="sinkhorn")
     assert torch.equal(auto.f, sinkhorn.f)
-    assert auto.newton == 0
+    assert auto.sweeps == sinkhorn.sweeps
+    assert auto.newton == auto.rejected == 0
 
 
 def test_published_variant():

@@ -1,12 +1,17 @@
 // Vectors of doubles, and 2^x of them.
 //
 // x is split into an integer n and a remainder in [-1/2, 1/2], where a polynomial of degree 11 interpolates 2^x at Chebyshev
-// nodes to 2e-17; with the roundings of its evaluation the result is within 2 ulp. n goes into the exponent by integer
-// addition. Results below 2^-1022, and those of NaN, are 0; above 2^1023 the exponent is clamped.
+// nodes to 2e-17; with the roundings of its evaluation the result is within 2 ulp. n goes into the exponent, by integer
+// addition or by the instruction that AVX-512 has for it. Results below 2^-1022, and those of NaN, are 0; above 2^1023 they are
+// huge.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 
 namespace momentum::cpu::ot::MOMENTUM_ISA {
 
@@ -62,12 +67,8 @@ MOMENTUM_INLINE double sum(Vector v) {
   return total;
 }
 
-MOMENTUM_INLINE Vector exp2(Vector x) {
-  constexpr double kShift = 0x1.8p52;  // adding it leaves the rounded x in the low bits
-  const Vector low = splat(-1022.0), high = splat(1023.0);
-  const Vector clamped = maximum(x < high ? x : high, low);
-  const Vector shifted = clamped + kShift;
-  const Vector r = clamped - (shifted - kShift);
+// 2^r for r in [-1/2, 1/2].
+MOMENTUM_INLINE Vector exp2_of_remainder(Vector r) {
   Vector y = splat(4.455817908336064e-10);
   y = y * r + 7.0741942972885210e-9;
   y = y * r + 1.0178057087733941e-7;
@@ -79,7 +80,24 @@ MOMENTUM_INLINE Vector exp2(Vector x) {
   y = y * r + 5.5504108664821627e-2;
   y = y * r + 2.4022650695910160e-1;
   y = y * r + 6.9314718055994531e-1;
-  y = y * r + 1.0;
+  return y * r + 1.0;
+}
+
+#if defined(__AVX512F__)
+MOMENTUM_INLINE Vector exp2(Vector x) {
+  const __m512d value = (__m512d)x;
+  const __m512d whole = _mm512_maskz_roundscale_pd(0xff, value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  const Vector y = exp2_of_remainder(x - (Vector)whole);
+  const __mmask8 normal = _mm512_cmp_pd_mask(value, _mm512_set1_pd(-1022.0), _CMP_GT_OQ);
+  return (Vector)_mm512_maskz_scalef_pd(normal, (__m512d)y, whole);
+}
+#else
+MOMENTUM_INLINE Vector exp2(Vector x) {
+  constexpr double kShift = 0x1.8p52;  // adding it leaves the rounded x in the low bits
+  const Vector low = splat(-1022.0), high = splat(1023.0);
+  const Vector clamped = maximum(x < high ? x : high, low);
+  const Vector shifted = clamped + kShift;
+  const Vector y = exp2_of_remainder(clamped - (shifted - kShift));
   Bits bits, exponent;
   std::memcpy(&bits, &y, sizeof bits);
   std::memcpy(&exponent, &shifted, sizeof exponent);
@@ -88,5 +106,6 @@ MOMENTUM_INLINE Vector exp2(Vector x) {
   std::memcpy(&result, &bits, sizeof result);
   return x > low ? result : Vector{};
 }
+#endif
 
 }  // namespace momentum::cpu::ot::MOMENTUM_ISA

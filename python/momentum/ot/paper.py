@@ -7,6 +7,7 @@ step that is halved at most 30 times until the objective grows.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -39,34 +40,50 @@ def solve_batch(problem: Problem, tol: float, settings: Settings | None = None) 
         rows, columns = problem.a[k] > 0, problem.b[k] > 0
         a, b, reg = problem.a[k][rows], problem.b[k][columns], problem.reg[k].item()
         cost = costs[min(k, len(costs) - 1)][rows][:, columns]
-        x, y, error, newton, cg = sinkhorn_newton_sparse(cost / reg, a, b * (a.sum() / b.sum()), tol, settings)
-        f_k, g_k = reg * (x - a.log()), reg * (y - b.log())
+        b = b * (a.sum() / b.sum())
+        *_, last = _until(tol, sinkhorn_newton_sparse(cost / reg, a, b, settings))
+        f_k, g_k = reg * (last.x - a.log()), reg * (last.y - b.log())
         shift = (a @ f_k - b @ g_k) / (2 * a.sum())
         f[k, rows], g[k, columns] = f_k - shift, g_k + shift
-        plan_mass = (x[:, None] + y - cost / reg).exp().sum()
-        numbers[k, 0] = a @ (f_k - shift) + b @ (g_k + shift) + reg * (a.sum() - plan_mass)
-        numbers[k, 1] = error
-        converged = Status.CONVERGED if error <= tol else Status.MAX_SWEEPS
-        counts[k] = torch.tensor([converged, 2 * settings.sinkhorn_steps + newton, newton, 0, cg], dtype=torch.int32)
+        numbers[k, 0] = a @ (f_k - shift) + b @ (g_k + shift) + reg * (a.sum() - last.plan_mass)
+        numbers[k, 1] = last.error
+        converged = Status.CONVERGED if last.error <= tol else Status.MAX_SWEEPS
+        sweeps = 2 * settings.sinkhorn_steps + last.newton
+        counts[k] = torch.tensor([converged, sweeps, last.newton, 0, last.cg], dtype=torch.int32)
     return f, g, numbers, counts
 
 
-def sinkhorn_newton_sparse(
-    cost: Tensor, a: Tensor, b: Tensor, tol: float, settings: Settings
-) -> tuple[Tensor, Tensor, float, int, int]:
-    """Return potentials over reg for the cost over reg, the error, Newton steps and steps of conjugate gradients."""
+def _until(tol: float, iterates: Iterator[Iterate]) -> Iterator[Iterate]:
+    for iterate in iterates:
+        yield iterate
+        if iterate.error <= tol:
+            return
+
+
+@dataclass(frozen=True)
+class Iterate:
+    """Potentials over reg, relative to the counting measure, the L1 error, and the steps so far."""
+
+    x: Tensor
+    y: Tensor
+    error: float
+    newton: int
+    cg: int
+    plan_mass: Tensor
+
+
+def sinkhorn_newton_sparse(cost: Tensor, a: Tensor, b: Tensor, settings: Settings) -> Iterator[Iterate]:
+    """Yield the iterate after the Sinkhorn steps and after each Newton step, for the cost over reg."""
     mass = a.sum()
     x, y = torch.zeros_like(a), torch.zeros_like(b)
     for _ in range(settings.sinkhorn_steps):
         x = a.log() - (y - cost).logsumexp(1)
         y = b.log() - (x[:, None] - cost).logsumexp(0)
-    newton = steps = 0
-    while True:
+    steps = 0
+    for newton in range(settings.newton_steps + 1):
         plan = (x[:, None] + y - cost).exp()
         gradient = torch.cat([a - plan.sum(1), b - plan.sum(0)])
-        error = float(gradient.abs().sum() / mass)
-        if error <= tol or newton == settings.newton_steps:
-            return x, y, error, newton, steps
+        yield Iterate(x, y, float(gradient.abs().sum() / mass), newton, steps, plan.sum())
         keep = min(settings.entries_per_row * len(a), plan.numel())
         where = plan.flatten().topk(keep).indices
         sparse = torch.zeros_like(plan).flatten()
@@ -84,7 +101,7 @@ def sinkhorn_newton_sparse(
             if after > before:
                 break
             alpha /= 2
-        x, y, newton = x + alpha * dx, y + alpha * dy, newton + 1
+        x, y = x + alpha * dx, y + alpha * dy
 
 
 def _conjugate_gradients(sparse: Tensor, plan: Tensor, right: Tensor, settings: Settings) -> tuple[Tensor, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ class Status(IntEnum):
     PRECISION_FLOOR = 2
     """Rounding forbids a smaller error: it grows with ``max C / reg``."""
     INFEASIBLE = 3
-    """A row or column with mass has infinite costs only; the value is infinite."""
+    """Infinite costs forbid every plan that comes within ``tol`` of the marginals, and it is proven; the value is infinite."""
     INVALID = 4
     """NaN or -inf in the cost, a negative, infinite or NaN marginal, or marginals whose masses differ; the value is NaN."""
 
@@ -129,7 +130,9 @@ class Result:
         return self._out(total)
 
     def plan_csr(self, least: float = 1e-6) -> Any:
-        """Return the plan as sparse CSR tensors in float64, one for each problem (a list), or one for a single problem.
+        """Return the plan as a sparse CSR matrix in float64, one for each problem (a list), or one for a single problem.
+
+        torch's CSR tensors, ``scipy.sparse.csr_array`` for NumPy inputs, ``cupyx.scipy.sparse.csr_matrix`` for CuPy.
 
         Parameters
         ----------
@@ -147,13 +150,22 @@ class Result:
                 for k in range(count):
                     where = keep[k].nonzero()
                     kept[k].append((where + torch.tensor([begin, 0], device=where.device), plan[k][keep[k]]))
-        matrices = []
+        matrices: list[Any] = []
         for blocks in kept:
             where, values = torch.cat([w for w, _ in blocks]), torch.cat([v for _, v in blocks])
             begins = torch.zeros(n + 1, dtype=torch.int64, device=where.device)
             begins[1:] = torch.bincount(where[:, 0], minlength=n).cumsum(0)
-            matrices.append(torch.sparse_csr_tensor(begins, where[:, 1].contiguous(), values, (n, m), check_invariants=True))
+            matrices.append(self._csr(begins, where[:, 1].contiguous(), values, (n, m)))
         return matrices if self._batched else matrices[0]
+
+    def _csr(self, begins: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Any:
+        data = self._wrap(values)
+        if isinstance(data, Tensor):
+            return torch.sparse_csr_tensor(begins, columns, values, shape, check_invariants=True)
+        numpy = type(data).__module__ == "numpy"
+        sparse = import_module("scipy.sparse" if numpy else "cupyx.scipy.sparse")
+        matrix = sparse.csr_array if numpy else sparse.csr_matrix
+        return matrix((data, self._wrap(columns), self._wrap(begins)), shape=shape)
 
     def _in(self, vectors: Any, size: int) -> Tensor:
         tensor = torch.as_tensor(vectors, device=self._problem.a.device).double()

@@ -83,6 +83,10 @@ def solve(
     On CUDA problems of up to 2^18 entries are solved in one launch for the whole batch, one block each; larger ones follow each
     other, and the host reads a few numbers after each sweep or Newton step. Neither can be captured in a CUDA graph.
 
+    Forbidden entries may leave no plan. Rows whose mass exceeds that of all columns they reach, by more than ``tol``, are
+    looked for each time the sweeps have doubled: their potentials grow for ever. Finding them is a proof, so that
+    ``Status.INFEASIBLE`` is never wrong. Nothing is spent on it without infinite costs.
+
     Source: Tang, Shavlovsky, Rahmanian, Tardini, Thekumparampil, Xiao, Ying: "Accelerating Sinkhorn algorithm with sparse
     Newton iterations", ICLR 2024 (arXiv 2401.12253). ``"sns"`` differs from it in the dense diagonal, the threshold tied to
     the error, the annealing, the reduced and preconditioned system, and the line search.
