@@ -23,6 +23,7 @@ from momentum.reference.sgd_sai import sgd_sai, signal_to_noise
 from momentum.reference.sophia import sophia
 from momentum.reference.spam import spam
 from momentum.reference.stable_spam import stable_spam
+from momentum.reference.stablemax import stablemax, stablemax_cross_entropy
 from momentum.reference.transport import newton_matrix, sinkhorn, transport_objective, transport_plan, transport_value
 
 __all__ = [
@@ -47,6 +48,8 @@ __all__ = [
     "sophia",
     "spam",
     "stable_spam",
+    "stablemax",
+    "stablemax_cross_entropy",
     "transport_objective",
     "transport_plan",
     "transport_value",
