@@ -1,4 +1,4 @@
-"""Losses with their gradients."""
+"""Losses with their gradients, and operations on lists of tensors."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from bench.parameters import Shapes, numel, shrunk
 from bench.runner.case import Call, Case, Contender
-from momentum.functional import stablemax_cross_entropy
+from momentum.functional import extrapolate_, stablemax_cross_entropy
 from momentum.reference import stablemax
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -23,6 +24,8 @@ def cases(device: torch.device, shrink: int) -> list[Case]:
         _case("stablemax-fp32-512x32000", 512 // min(shrink, 128), 32_000, torch.float32),
         _case("stablemax-bf16-512x50257", 512 // min(shrink, 128), 50_257, torch.bfloat16),
         _case("stablemax-fp32-100000x113", 100_000 // shrink, 113, torch.float32),
+        _extrapolation("extrapolate-fp32-1x20m", shrunk(((20_000_000,),), shrink)),
+        _extrapolation("extrapolate-fp32-1000x4096", shrunk(((4096,),) * 1000, shrink)),
     ]
 
 
@@ -69,3 +72,34 @@ def _plain(logits: Tensor, target: Tensor) -> Tensor:
     s = stablemax(logits.double())
     probabilities = s / s.sum(-1, keepdim=True)
     return -probabilities.gather(-1, target[:, None]).log().mean()
+
+
+def _extrapolation(name: str, shapes: Shapes) -> Case:
+    """One round, which keeps the parameters for the next."""
+    count = numel(shapes)
+
+    def foreach(params: list[Tensor], previous: list[Tensor]) -> None:
+        old = [p.clone() for p in params]
+        torch._foreach_add_(params, torch._foreach_sub(params, previous), alpha=0.5)
+        torch._foreach_copy_(previous, old)
+
+    def ours(params: list[Tensor], previous: list[Tensor]) -> None:
+        extrapolate_(params, previous, 0.5)
+
+    def lists(of: Shapes, device: torch.device) -> tuple[list[Tensor], list[Tensor]]:
+        params = [torch.randn(shape, device=device) for shape in of]
+        return params, [p.clone() for p in params]  # equal, so that no number grows from call to call
+
+    return Case(
+        name=name,
+        title=f"Extrapolation, {name.partition('-')[2]}",
+        elements=count,
+        inputs=lambda device: lists(shapes, device),
+        memory=8 * count,
+        contenders=(
+            Contender("momentum", lambda inputs: lambda: ours(*inputs), 16.0 * count, 0),
+            Contender("torch foreach", lambda inputs: lambda: foreach(*inputs), 16.0 * count, 8 * count),
+        ),
+        peer="torch foreach",
+        twin=lambda device: lists(((4,),) * len(shapes), device),
+    )

@@ -14,6 +14,7 @@ from momentum.reference.diffgrad import diffgrad
 from momentum.reference.frame import apply_step, cautious_mask, weight_average
 from momentum.reference.hessian_ema import hessian_ema
 from momentum.reference.lion import lion
+from momentum.reference.lists import extrapolate, normal, zeroth_order
 from momentum.reference.normalized import normalized
 from momentum.reference.philox import philox4x32
 from momentum.reference.reductions import segment_reduce
@@ -34,9 +35,11 @@ __all__ = [
     "apply_step",
     "cautious_mask",
     "diffgrad",
+    "extrapolate",
     "hessian_ema",
     "lion",
     "newton_matrix",
+    "normal",
     "normalized",
     "philox4x32",
     "scale",
@@ -54,4 +57,5 @@ __all__ = [
     "transport_plan",
     "transport_value",
     "weight_average",
+    "zeroth_order",
 ]
