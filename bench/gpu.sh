@@ -174,7 +174,7 @@ stage_wheel() {
 
 stage_tests() {
   needs_module pytest || return "$SKIPPED"
-  step "$PYTHON" -m pytest --backend cuda -m "not large" tests/ops tests/optim tests/functional tests/quant tests/ot tests/array
+  step "$PYTHON" -m pytest --backend cuda -m "not large" tests/ops tests/optim tests/functional tests/zeroth_order tests/quant tests/ot tests/array
 }
 
 # More than 2^31 elements, in real memory.
