@@ -174,7 +174,8 @@ stage_wheel() {
 
 stage_tests() {
   needs_module pytest || return "$SKIPPED"
-  step "$PYTHON" -m pytest --backend cuda -m "not large" tests/ops tests/optim tests/quant tests/transport tests/array
+  step "$PYTHON" -m pytest --backend cuda -m "not large" \
+    tests/ops tests/optim tests/functional tests/zeroth_order tests/quant tests/transport tests/array
 }
 
 # More than 2^31 elements, in real memory.

@@ -178,10 +178,7 @@ def _contenders(work: Work, shapes: Shapes, device: torch.device) -> list[Conten
 
     ours = momentum_optimizer(algorithm.name, state_format=work.states or work.dtype, **algorithm.arguments)
     found = [contender("momentum", ours, state=work.state_bytes)]
-    if algorithm.variant:
-        found.append(contender(FUSED_ADAMW, torch_optimizer("AdamW", FUSED), of=ADAMW))
-        return found
-    if algorithm.name in ("AdamW", "SGD"):
+    if algorithm.name in ("AdamW", "SGD") and not algorithm.variant:
         temporaries = {"torch foreach": 2 * count * size, "torch for-loop": 2 * largest * size}
         for variant in TORCH_VARIANTS:
             make = torch_optimizer(algorithm.name, variant, **algorithm.arguments)

@@ -8,7 +8,7 @@ import torch
 
 from bench.runner.case import Case
 
-FAMILIES = {"optim": "bench.optim"}
+FAMILIES = {"optim": "bench.optim", "functional": "bench.functional"}
 
 
 def cases(family: str, device: torch.device, shrink: int) -> list[Case]:

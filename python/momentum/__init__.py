@@ -2,7 +2,8 @@
 
 Importing the package registers its ops as ``torch.ops.momentum.*``. The optimizers are in :mod:`momentum.optim`;
 quantisation of states in :mod:`momentum.quant`; the same steps on NumPy and CuPy arrays, without torch, in
-:mod:`momentum.array`; statistics of gradients in :mod:`momentum.gradients`; optimal transport in :mod:`momentum.ot`.
+:mod:`momentum.array`; statistics of gradients in :mod:`momentum.gradients`; losses in :mod:`momentum.functional`;
+training without gradients in :mod:`momentum.zeroth_order`; optimal transport in :mod:`momentum.ot`.
 """
 
 from __future__ import annotations
@@ -17,15 +18,27 @@ from momentum._build_info import BuildInfo, build_info
 from momentum._loader import load
 
 if TYPE_CHECKING:
-    from momentum import array, gradients, optim, ot, quant, reference
+    from momentum import array, functional, gradients, optim, ot, quant, reference, zeroth_order
 
-__all__ = ["BuildInfo", "__version__", "array", "build_info", "gradients", "optim", "ot", "quant", "reference"]
+__all__ = [
+    "BuildInfo",
+    "__version__",
+    "array",
+    "build_info",
+    "functional",
+    "gradients",
+    "optim",
+    "ot",
+    "quant",
+    "reference",
+    "zeroth_order",
+]
 
 load()
 
 
 def __getattr__(name: str) -> ModuleType:
     """Import a public submodule when it is first asked for."""
-    if name in ("array", "gradients", "optim", "ot", "quant", "reference"):
+    if name in ("array", "functional", "gradients", "optim", "ot", "quant", "reference", "zeroth_order"):
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -80,3 +80,19 @@ def step_(
         )
     _op(_namespace, f"{rule}_")(params, grads, *states, scales, residuals, ema_params, scalars, steps, totals, **options)
     increment_version(written)
+
+
+def mutate(name: str, written: Sequence[Tensor], *arguments: Any, **options: Any) -> None:
+    """Call an op that writes in place, no step, as :func:`step_` calls those that are.
+
+    Raises
+    ------
+    RuntimeError
+        In grad mode, when a tensor that would be written requires grad; and whatever the op refuses. Nothing is written.
+    """
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in written):
+        raise RuntimeError(
+            f"momentum::{name} writes in place, and a tensor it would write requires grad: call it under torch.no_grad()"
+        )
+    _op(_namespace, name)(*arguments, **options)
+    increment_version(written)

@@ -24,6 +24,10 @@ CEILINGS = {
     "finish_products_kernel": 64,
     "philox_kernel": 64,
     "upload_kernel": 64,
+    "list_kernel": 80,
+    "clear_kernel": 64,
+    "stablemax_loss_kernel": 64,
+    "stablemax_grad_kernel": 64,
     # Optimal transport: a whole solver in one kernel, of which a multiprocessor holds one block of 256 threads or four of 64;
     # reads of the cost, four of 256 threads.
     "solve_kernel": 255,

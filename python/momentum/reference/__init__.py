@@ -14,6 +14,7 @@ from momentum.reference.diffgrad import diffgrad
 from momentum.reference.frame import apply_step, cautious_mask, weight_average
 from momentum.reference.hessian_ema import hessian_ema
 from momentum.reference.lion import lion
+from momentum.reference.lists import extrapolate, normal, zeroth_order
 from momentum.reference.normalized import normalized
 from momentum.reference.perpendicular import perpendicular_gradient
 from momentum.reference.philox import philox4x32
@@ -25,6 +26,7 @@ from momentum.reference.sgd_sai import sgd_sai, signal_to_noise
 from momentum.reference.sophia import sophia
 from momentum.reference.spam import spam
 from momentum.reference.stable_spam import stable_spam
+from momentum.reference.stablemax import stablemax, stablemax_cross_entropy
 from momentum.reference.transport import newton_matrix, sinkhorn, transport_objective, transport_plan, transport_value
 
 __all__ = [
@@ -36,9 +38,11 @@ __all__ = [
     "apply_step",
     "cautious_mask",
     "diffgrad",
+    "extrapolate",
     "hessian_ema",
     "lion",
     "newton_matrix",
+    "normal",
     "normalized",
     "perpendicular_gradient",
     "philox4x32",
@@ -52,8 +56,11 @@ __all__ = [
     "sophia",
     "spam",
     "stable_spam",
+    "stablemax",
+    "stablemax_cross_entropy",
     "transport_objective",
     "transport_plan",
     "transport_value",
     "weight_average",
+    "zeroth_order",
 ]
