@@ -34,8 +34,12 @@ class RuleCase:
         Length of the persistent per-tensor scalars.
     reductions
         Reductions of the rule itself.
+    widths
+        How many numbers each makes for a segment; one each where it is empty.
     lines
         The rule's totals are per row or column, so the memory must be a row-major matrix.
+    matrices
+        Tensors of fewer than two dimensions have no rows; rows may have their elements in any order.
     jump
         Given gradient, state and hyper-parameters, a number whose sign decides between two updates at most 2 apart.
     """
@@ -47,8 +51,15 @@ class RuleCase:
     optional: bool = False
     scalars: int = 0
     reductions: int = 0
+    widths: tuple[int, ...] = ()
     lines: bool = False
+    matrices: bool = False
     jump: Callable[..., Tensor] | None = None
+
+    @property
+    def passes(self) -> int:
+        """How many times the rule reads its elements before the map: sums of the sums of rows come with these."""
+        return 1 if self.widths else self.reductions
 
     def stored(self, variant: Variant) -> dict[str, str]:
         """Return the states that a variant stores."""
@@ -227,7 +238,39 @@ RULES = {
                 "weighted": Variant({"pull": 0.0, "beta2": 0.9, "eps": 1e-3}, optional=True),
             },
             optional=True,
-            reductions=3,
+            reductions=1,
+            widths=(3,),
+        ),
+        RuleCase(
+            "adamp",
+            reference.adamp,
+            MOMENTS,
+            {
+                "plain": Variant(),
+                # Of most tensors the rows are perpendicular enough, or else the whole is.
+                "rows": Variant({"delta": 3.5, "beta1": 0.8, "eps": 1e-3}),
+                "tensors": Variant({"delta": 1.25, "wd_ratio": 0.5, "nesterov": True}),
+            },
+            reductions=2,
+            widths=(4, 6),
+            lines=True,
+            matrices=True,
+        ),
+        RuleCase(
+            "sgdp",
+            reference.sgdp,
+            {"momentum_buffers": "momentum_buffer"},
+            {
+                "plain": Variant(),
+                "rows": Variant({"delta": 3.5, "momentum": 0.75, "dampening": 0.25}, optional=True),
+                "tensors": Variant({"delta": 1.25, "momentum": 0.75, "wd_ratio": 0.5, "nesterov": True}, optional=True),
+                "official": Variant({"delta": 3.5, "momentum": 0.75, "project_momentum": True}, optional=True),
+            },
+            optional=True,
+            reductions=2,
+            widths=(4, 6),
+            lines=True,
+            matrices=True,
         ),
         RuleCase(
             "sgd_sai",

@@ -58,6 +58,9 @@ class Roundings:
 # that takes a whole row, and its tree (5); the rest is added in double; the total's conversion (1).
 TOTAL = 72
 
+# Both numbers converted (2), what the gradient and the parameter are multiplied by (3), their products and the sum (3).
+PERPENDICULAR = 8
+
 ROUNDINGS = {
     # Coefficients 1 - b1, b2, 1 - b2 (3); m: difference, product, sum (3); v: two products, product, sum (4);
     # corrections: log, product, expm1 of 2 ulp (4) each, halved for the second by its root; lr / c1 (1), root,
@@ -98,6 +101,11 @@ ROUNDINGS = {
     # (2), two products, product, sum (4); correction (4 halved: 2), root, reciprocal (2); sqrt, product, eps twice, sum,
     # reciprocal (6), product with lr and the memory (2); the terms of a total: difference twice, products (4).
     "adaptive_memory": Roundings(rule=30),
+    # Adam's (31); Nesterov's look-ahead: two products and a sum (3); the coefficient: conversions (2), root, eps twice, square,
+    # quotient (5); its product with the parameter and the difference (2).
+    "adamp": Roundings(rule=43),
+    # SGD's (8), and the same of the projection (7); the factor of the decay and its product (2).
+    "sgdp": Roundings(rule=17),
     # Coefficient (1), two products and a sum (3), the ratio's product with lr and with the buffer (2).
     "sgd_sai": Roundings(rule=6),
 }
@@ -112,8 +120,8 @@ def first_order(function: Callable[[Values], Values], inputs: Values) -> tuple[V
     """
     plain = reductions.total
 
-    def constant(values: Tensor) -> Tensor:
-        return forward_ad.unpack_dual(plain(values)).primal
+    def constant(values: Tensor, dim: int | None = None) -> Tensor:
+        return forward_ad.unpack_dual(plain(values, dim)).primal
 
     outputs = function(inputs)
     conditions = {name: value.abs() for name, value in outputs.items()}
@@ -141,20 +149,20 @@ def total_conditions(function: Callable[[Values], Values], inputs: Values) -> Va
     plain = reductions.total
     totals = 0
 
-    def count(values: Tensor) -> Tensor:
+    def count(values: Tensor, dim: int | None = None) -> Tensor:
         nonlocal totals
         totals += 1
-        return plain(values)
+        return plain(values, dim)
 
     with patch.object(reductions, "total", count):
         conditions = {name: torch.zeros_like(value) for name, value in function(inputs).items()}
     for chosen in range(totals):
         seen = -1
 
-        def perturb(values: Tensor, chosen: int = chosen) -> Tensor:
+        def perturb(values: Tensor, dim: int | None = None, chosen: int = chosen) -> Tensor:
             nonlocal seen
             seen += 1
-            return forward_ad.make_dual(plain(values), values.abs().sum()) if seen == chosen else plain(values)
+            return forward_ad.make_dual(plain(values, dim), plain(values.abs(), dim)) if seen == chosen else plain(values, dim)
 
         # A clipped number may be on the other side of its bound: what it is clipped from says by how much it moves.
         with (

@@ -75,6 +75,10 @@ class Builder {
       t.rows = shape.empty() ? 1 : shape[0];
       t.cols = 1;
       for (size_t d = 1; d < shape.size(); ++d) t.cols *= shape[d];
+      if (rule_.matrices_only && shape.size() < 2) {
+        t.rows = 0;
+        t.cols = t.numel;
+      }
       shapes_.push_back(shape);
       call_.arrays.push_back(std::move(arrays[i]));
     }
@@ -206,7 +210,7 @@ class Builder {
       call_.step.tensors[i].scalars = static_cast<float*>(scalars[i].data);
       call_.arrays.push_back(std::move(scalars[i]));
     }
-    const int64_t totals = rule_.totals(call_.step);
+    const int64_t totals = rule_.totals(call_.step.tensors, common);
     if (read_.given("totals")) {
       common.totals = static_cast<double*>(vector("totals", DType::kFloat64, totals, true));
     } else if (read_.device().type == dlpack::kCpu) {

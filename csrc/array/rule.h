@@ -19,8 +19,9 @@ struct Rule {
   const char* name;
   std::span<const StateInfo> states;
   std::span<const HyperInfo> hypers;
-  int scalars;                              // persistent ones per tensor
-  int64_t (*totals)(const StepCall& call);  // doubles the call's reductions need
+  int scalars;                                                                          // persistent ones per tensor
+  bool matrices_only;                                                                   // see kMatrices
+  int64_t (*totals)(const std::vector<TensorArgs>& tensors, const CommonArgs& common);  // doubles the reductions need
   void (*run_on_cpu)(const StepCall& call);
 #if defined(MOMENTUM_HAVE_CUDA)
   cudaError_t (*run_on_cuda)(const StepCall& call, const cuda::Context& context);
@@ -28,15 +29,6 @@ struct Rule {
 };
 
 std::vector<Rule>& rules();
-
-template <class R>
-int64_t totals(const StepCall& call) {
-  int64_t count = 0;
-  for (int k = 0; k < reduction_count<R>(call.common.cautious); ++k) {
-    count += segment_total(call.tensors, reduce_axis<R>(k, call.common.hypers));
-  }
-  return count;
-}
 
 template <class R>
 void run_on_cpu(const StepCall& call) {
@@ -51,7 +43,8 @@ bool add_rule() {
   rule.states = R::kStates;
   rule.hypers = R::kHypers;
   rule.scalars = scalar_count<R>();
-  rule.totals = totals<R>;
+  rule.matrices_only = matrices_only<R>();
+  rule.totals = total_count<R>;
   rule.run_on_cpu = run_on_cpu<R>;
 #if defined(MOMENTUM_HAVE_CUDA)
   rule.run_on_cuda = cuda::run_step<R>;

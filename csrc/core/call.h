@@ -26,7 +26,7 @@ struct TensorArgs {
   DType residual_dtype = DType::kFloat32;
   DType ema_dtype = DType::kFloat32;
   int64_t numel = 0;
-  int64_t rows = 1, cols = 0;  // dim 0 x the rest
+  int64_t rows = 1, cols = 0;  // dim 0 x the rest; see kMatrices
   double lr = 0, weight_decay = 0;
   uint64_t seed = 0;
   // Global index of local element i: shard_offset + (i / shard_inner) * shard_stride + i % shard_inner.
@@ -52,6 +52,10 @@ MOMENTUM_HD double read(const DeviceScalar& scalar, int64_t tensor) {
                                          : double(static_cast<const float*>(scalar.data)[i]);
 }
 
+// Per tensor, before a step that uses the perpendicular part of gradients: three sums (core/perpendicular.h), which become
+//   g - kPerpendicularShare w, times kPerpendicularKeep
+inline constexpr int kPerpendicularTotals = 3, kPerpendicularShare = 0, kPerpendicularKeep = 1;
+
 // The part of a call that is the same for all its tensors; plain data, so it can travel in kernel parameters.
 struct CommonArgs {
   double hypers[kMaxHypers] = {};
@@ -60,8 +64,9 @@ struct CommonArgs {
   StateFormat state_formats[kMaxStates];  // of those states whose dtype is kCodes
   const float* grad_scale = nullptr;
   const float* found_inf = nullptr;
-  float* steps = nullptr;    // [n + 1]: completed steps per tensor, then the arrival counter
-  double* totals = nullptr;  // see reduction_layout
+  float* steps = nullptr;           // [n + 1]: completed steps per tensor, then the arrival counter
+  double* totals = nullptr;         // see TotalsLayout
+  double* perpendicular = nullptr;  // [n * kPerpendicularTotals], or null: gradients are used whole
   double max_lr = 1.0;
   double ema_decay = 0.0;
   DecayMode decay = DecayMode::kNone;
@@ -70,12 +75,15 @@ struct CommonArgs {
   Rounding rounding = Rounding::kNearest;
   bool maximize = false;
   bool device_hypers = false;  // some hyper_tensors is set
+  bool renormalize = false;    // what is left of a gradient keeps the norm of the whole
 };
 
 struct StepCall {
   std::vector<TensorArgs> tensors;
   CommonArgs common;
-  int stage = -1;  // -1: the whole step; 2k: reduction k; 2k + 1: finalise it; 2 * reductions: the map
+  // -1: the whole step; 2k: reduction k; 2k + 1: finalise it; 2 * reductions: the map; and, to run before all others, 1 more:
+  // the sums of the perpendicular part; 2 more: settle them.
+  int stage = -1;
 };
 
 inline constexpr int kWholeStep = -1;

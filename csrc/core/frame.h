@@ -24,7 +24,7 @@ enum class Rounding : int8_t { kNearest = 0, kStochastic = 1 };
 template <class T>
 struct Frame {
   T grad_factor;   // +-1 / grad_scale
-  T l2;            // 0: no coupled decay
+  T l2;            // of the parameter in the gradient: coupled decay, less what makes the gradient perpendicular
   T decay_before;  // multiplies p before the update
   T decay_after;   // multiplies p after it
   T cautious_scale;
@@ -61,6 +61,13 @@ MOMENTUM_HD Frame<T> make_frame(DecayMode mode, T lr, T weight_decay, T max_lr, 
 // The share of a tensor that the cautious mask keeps never divides by less than this (Liang et al. 2024, official code).
 inline constexpr double kCautiousFloor = 1e-3;
 
+// Makes the gradient that the rule sees keep (g - share p), whatever scales it: both factors are there already.
+template <class T>
+MOMENTUM_HD void make_perpendicular(Frame<T>& f, T share, T keep) {
+  f.grad_factor *= keep;
+  f.l2 -= f.grad_factor * share;
+}
+
 template <class T>
 MOMENTUM_HD T effective_gradient(const Frame<T>& f, T g, T p) {
   g *= f.grad_factor;
@@ -78,13 +85,13 @@ MOMENTUM_HD void step_element(const Frame<T>& f, const typename Rule::template S
 }
 
 // One element of the reduction that counts what the cautious mask keeps. The sign of the update does not depend on the total of
-// a row or column, which only scales it.
+// a row or column, which only scales it, but where has_segment_values.
 template <class Rule, class T>
-MOMENTUM_HD T cautious_count(const Frame<T>& f, const typename Rule::template Scalars<T>& s, T g, T p, const T* x) {
+MOMENTUM_HD T cautious_count(const Frame<T>& f, const typename Rule::template Scalars<T>& s, T g, T p, const T* x, T total) {
   T copy[kMaxStates];
   for (int k = 0; k < state_count<Rule>(); ++k) copy[k] = x[k];
   g = effective_gradient(f, g, p);
-  const T u = Rule::template update<T>(s, g, p, copy, T(1));
+  const T u = Rule::template update<T>(s, g, p, copy, total);
   return u * g > T(0) ? T(1) : T(0);
 }
 

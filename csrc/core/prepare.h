@@ -8,9 +8,9 @@ namespace momentum {
 
 // Where the totals of a call lie; uniform over the call.
 struct TotalsLayout {
-  int64_t offset[kMaxReductions] = {};  // first total of reduction k
-  bool per_tensor[kMaxReductions] = {};
-  int completed = 0;  // reductions whose totals may be read
+  int64_t offset[kMaxReductions] = {};   // first total of reduction k
+  bool per_tensor[kMaxReductions] = {};  // one number each
+  int completed = 0;                     // reductions whose totals may be read
 };
 
 // What identifies one tensor within a call.
@@ -50,6 +50,10 @@ MOMENTUM_HD TensorContext<T> make_context(const CommonArgs& a, const TotalsLayou
   context.present = t.present;
   context.completed = layout.completed;
   context.scalars = t.scalars;
+  if constexpr (product_count<Rule>() > 0) {
+    constexpr int kPass = sum_count<Rule>() > 0 ? 1 : 0, kWidth = totals_width<Rule>(kPass);
+    if (layout.completed > kPass) context.sums = a.totals + layout.offset[kPass] + t.index * kWidth;
+  }
   for (int k = 0; k < kMaxReductions; ++k) {
     const bool known = k < layout.completed && layout.per_tensor[k];
     context.totals[k] = known ? a.totals[layout.offset[k] + t.index] : 0.0;
@@ -64,7 +68,10 @@ MOMENTUM_HD Prepared<Rule, T> prepare(const CommonArgs& a, const typename Rule::
   Prepared<Rule, T> p;
   p.context = make_context<Rule, T>(a, layout, t);
   p.scalars = Rule::template prepare<T>(constants, p.context);
-  const T weight_decay = T(a.weight_decay.data != nullptr ? read(a.weight_decay, t.index) : t.weight_decay);
+  T weight_decay = T(a.weight_decay.data != nullptr ? read(a.weight_decay, t.index) : t.weight_decay);
+  if constexpr (requires { Rule::decay_scale(p.scalars); }) {
+    if (a.decay != DecayMode::kL2) weight_decay *= Rule::decay_scale(p.scalars);
+  }
   const T sign = a.maximize ? T(-1) : T(1);
   const T grad_factor = a.grad_scale != nullptr ? sign / T(*a.grad_scale) : sign;
   T cautious_scale = T(1);
@@ -75,6 +82,10 @@ MOMENTUM_HD Prepared<Rule, T> prepare(const CommonArgs& a, const typename Rule::
   }
   p.frame = make_frame<T>(a.decay, p.context.lr, weight_decay, T(a.max_lr), grad_factor, a.cautious != Cautious::kOff,
                           cautious_scale, T(1.0 - a.ema_decay));
+  if (a.perpendicular != nullptr) {
+    const double* settled = a.perpendicular + t.index * kPerpendicularTotals;
+    make_perpendicular(p.frame, T(settled[kPerpendicularShare]), T(settled[kPerpendicularKeep]));
+  }
   return p;
 }
 

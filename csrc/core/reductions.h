@@ -16,7 +16,7 @@ constexpr int reduction_count(Cautious cautious) {
 
 template <class Rule>
 MOMENTUM_HD ReduceOp reduce_op(int k, const double* hypers) {
-  if constexpr (reduction_count<Rule>() > 0) {
+  if constexpr (reduction_count<Rule>() > 0 && product_count<Rule>() == 0) {
     if (k < reduction_count<Rule>()) return Rule::reduce_op(k, hypers);
   }
   return ReduceOp::kSum;
@@ -25,9 +25,16 @@ MOMENTUM_HD ReduceOp reduce_op(int k, const double* hypers) {
 template <class Rule>
 MOMENTUM_HD Axis reduce_axis(int k, const double* hypers) {
   if constexpr (uses_segments<Rule>()) {
-    if (k < reduction_count<Rule>()) return Rule::segment_axis(hypers);
+    if (k < (product_count<Rule>() > 0 ? 1 : reduction_count<Rule>())) return Rule::segment_axis(hypers);
   }
   return Axis::kTensor;
+}
+
+// How many numbers reduction k makes for a segment.
+template <class Rule>
+MOMENTUM_HD constexpr int totals_width(int k) {
+  if (product_count<Rule>() > 0 && k == 0) return product_count<Rule>();
+  return sum_count<Rule>() > 0 && k == 1 ? sum_count<Rule>() : 1;
 }
 
 inline int64_t segment_count(const TensorArgs& tensor, Axis axis) {
@@ -41,19 +48,45 @@ inline int64_t segment_total(const std::vector<TensorArgs>& tensors, Axis axis) 
   return count;
 }
 
-// One element of reduction k.
+// How many numbers the reductions of a call make.
+template <class Rule>
+int64_t total_count(const std::vector<TensorArgs>& tensors, const CommonArgs& common) {
+  int64_t count = 0;
+  for (int k = 0; k < reduction_count<Rule>(common.cautious); ++k) {
+    count += segment_total(tensors, reduce_axis<Rule>(k, common.hypers)) * totals_width<Rule>(k);
+  }
+  return count;
+}
+
+// One element of reduction k. `total` matters where has_segment_values.
 template <class Rule, class T>
-MOMENTUM_HD T measure(int k, const Frame<T>& f, const typename Rule::template Scalars<T>& s, T g, T p, const T* x) {
-  if constexpr (reduction_count<Rule>() > 0) {
+MOMENTUM_HD T measure(int k, const Frame<T>& f, const typename Rule::template Scalars<T>& s, T g, T p, const T* x,
+                      T total = T(1)) {
+  if constexpr (reduction_count<Rule>() > 0 && product_count<Rule>() == 0) {
     if (k < reduction_count<Rule>()) return Rule::template measure<T>(k, s, effective_gradient(f, g, p), p, x);
   }
-  return cautious_count<Rule, T>(f, s, g, p, x);
+  if constexpr (has_map<Rule>()) {
+    return cautious_count<Rule, T>(f, s, g, p, x, total);
+  } else {
+    return T(0);
+  }
+}
+
+// One element of the pass that makes several sums.
+template <class Rule, class T>
+MOMENTUM_HD void products(const Frame<T>& f, const typename Rule::template Scalars<T>& s, T g, T p, const T* x, double* out) {
+  Rule::template products<T>(s, effective_gradient(f, g, p), p, x, out);
+}
+
+template <class Rule, class T>
+MOMENTUM_HD void settle(const typename Rule::template Constants<T>& c, const TensorContext<T>& context, double* sums) {
+  if constexpr (requires { Rule::template settle<T>(c, context, sums); }) Rule::template settle<T>(c, context, sums);
 }
 
 template <class Rule, class T>
 MOMENTUM_HD void finalize(int k, const typename Rule::template Constants<T>& c, const TensorContext<T>& context, double total,
                           float* scalars) {
-  if constexpr (scalar_count<Rule>() > 0 && reduction_count<Rule>() > 0) {
+  if constexpr (scalar_count<Rule>() > 0 && reduction_count<Rule>() > 0 && product_count<Rule>() == 0) {
     if (k < reduction_count<Rule>()) Rule::template finalize<T>(k, c, context, total, scalars);
   }
 }

@@ -14,6 +14,15 @@
 //                operand, and `finalize` updates the persistent scalars once its total is known
 //   segment_axis the axis of the reductions, when they are per row or column; `update` then gets the total of its segment
 //   kReductionReads  bit k: the reductions read state k (all states otherwise)
+//   kReductionReadsParam  they read the parameter
+//   kProducts    in the place of kReductions: how many sums one pass over the elements makes, in double, for each tensor or,
+//   with
+//                `segment_axis`, row; `products` writes their operands. With rows,
+//       kSums          how many sums per tensor are then made of those of its rows; `summarize` writes the operands of a row
+//       segment_value  what `update` gets as its total: a function of the sums of the element's row
+//       kMatrices      tensors of fewer than two dimensions have no rows: TensorContext::rows is 0
+//   settle       turns a tensor's sums into the numbers that `prepare` reads, once per tensor
+//   decay_scale  what the tensor's weight decay is multiplied by, unless it is L2
 //   kManyRegisters  the GPU's complete map needs more registers than two blocks on a multiprocessor leave
 //   fresh        true where this step does not use the stored states (they are then not read)
 #pragma once
@@ -27,6 +36,7 @@ namespace momentum {
 inline constexpr int kMaxStates = 4;
 inline constexpr int kMaxHypers = 12;
 inline constexpr int kMaxReductions = 4;  // the count of the cautious mask is one of them
+inline constexpr int kMaxSums = 8;        // that one pass makes for a segment
 
 struct StateInfo {
   const char* name;  // as in the op's schema: plural of the optimizer's state name
@@ -54,11 +64,12 @@ struct TensorContext {
   T lr;
   T step;  // number of this step, from 1
   int64_t numel;
-  int64_t rows, cols;             // the tensor as dim 0 x the rest
+  int64_t rows, cols;             // the tensor as dim 0 x the rest; 0 x all of it where kMatrices says so
   unsigned present;               // bit k: state k is stored
   int completed;                  // reductions that have run
   double totals[kMaxReductions];  // per-tensor totals of those that have
   const float* scalars;           // persistent scalars, or null
+  const double* sums;             // kSums or, without them, kProducts numbers once they are known, else null
 };
 
 // Optional parts of a rule, with their defaults.
@@ -72,8 +83,29 @@ constexpr int scalar_count() {
 }
 
 template <class Rule>
+constexpr int product_count() {
+  if constexpr (requires { Rule::kProducts; }) {
+    return Rule::kProducts;
+  } else {
+    return 0;
+  }
+}
+
+template <class Rule>
+constexpr int sum_count() {
+  if constexpr (requires { Rule::kSums; }) {
+    return Rule::kSums;
+  } else {
+    return 0;
+  }
+}
+
+// Products are reduction 0; the sums that are made of those of rows, without another look at the elements, reduction 1.
+template <class Rule>
 constexpr int reduction_count() {
-  if constexpr (requires { Rule::kReductions; }) {
+  if constexpr (product_count<Rule>() > 0) {
+    return sum_count<Rule>() > 0 ? 2 : 1;
+  } else if constexpr (requires { Rule::kReductions; }) {
     return Rule::kReductions;
   } else {
     return 0;
@@ -107,6 +139,29 @@ constexpr int hyper_count() {
 template <class Rule>
 constexpr bool uses_segments() {
   return requires { Rule::segment_axis(static_cast<const double*>(nullptr)); };
+}
+
+// Whether that depends on several totals of the segment.
+template <class Rule>
+constexpr bool has_segment_values() {
+  return uses_segments<Rule>() && product_count<Rule>() > 0;
+}
+
+template <class Rule>
+constexpr bool has_map() {
+  return requires(const typename Rule::template Scalars<float>& scalars, float* states) {
+    Rule::template update<float>(scalars, 1.0f, 1.0f, states, 1.0f);
+  };
+}
+
+template <class Rule>
+constexpr bool matrices_only() {
+  return requires { Rule::kMatrices; };
+}
+
+template <class Rule>
+constexpr bool reductions_read_param() {
+  return requires { Rule::kReductionReadsParam; };
 }
 
 template <class Rule>

@@ -26,6 +26,7 @@ struct Statistic {
   }
 
   static constexpr int kReductions = 1;
+  static constexpr bool kReductionReadsParam = true;
   MOMENTUM_HD static ReduceOp reduce_op(int, const double* h) {
     return int(h[kOperand]) == kAbsMax ? ReduceOp::kMax : ReduceOp::kSum;
   }
@@ -48,11 +49,6 @@ struct Statistic {
     const bool same_sign = ((x > T(0)) & (y > T(0))) | ((x < T(0)) & (y < T(0)));  // their product may underflow
     const T agrees = (x != x) | (y != y) ? x + y : T(same_sign);
     return s.operand == kSum ? x : s.operand == kAbsMax ? magnitude : s.operand == kAgreement ? agrees : product;
-  }
-
-  template <class T>
-  MOMENTUM_HD static T update(const Scalars<T>&, T, T, T*, T) {
-    return T(0);
   }
 };
 

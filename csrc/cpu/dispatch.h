@@ -10,7 +10,7 @@ namespace baseline {
 template <class Rule>
 const Kernels& kernels();
 }
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(MOMENTUM_CPU_BASELINE_ONLY)
 namespace avx2 {
 template <class Rule>
 const Kernels& kernels();
@@ -23,7 +23,7 @@ const Kernels& kernels();
 
 template <class Rule>
 const Kernels& kernels() {
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(MOMENTUM_CPU_BASELINE_ONLY)
   if (isa() == Isa::kAvx512) return avx512::kernels<Rule>();
   if (isa() == Isa::kAvx2) return avx2::kernels<Rule>();
 #endif

@@ -6,7 +6,9 @@
 
 #include "core/bits.h"
 #include "core/math.h"
+#include "core/perpendicular.h"
 #include "core/reductions.h"
+#include "cpu/dispatch.h"
 
 namespace momentum::cpu {
 namespace {
@@ -27,12 +29,12 @@ bool uses_matrix_scales(const CommonArgs& common) {
 
 class Call {
  public:
-  Call(const Kernels& kernels, const StepCall& call, ParallelFor parallel_for)
-      : kernels_(kernels), call_(call), parallel_for_(parallel_for) {
-    kernels_.constants(call_.common, constants_);
+  Call(const Kernels& kernels, const std::vector<TensorArgs>& tensors, const CommonArgs& common, ParallelFor parallel_for)
+      : kernels_(kernels), tensors_(tensors), common_(common), parallel_for_(parallel_for) {
+    kernels_.constants(common_, constants_);
   }
 
-  int reductions() const { return kernels_.reductions + (call_.common.cautious == Cautious::kRescaled ? 1 : 0); }
+  int reductions() const { return kernels_.reductions + (common_.cautious == Cautious::kRescaled ? 1 : 0); }
 
   void reduce(int k);
   void finalize(int k);
@@ -45,8 +47,8 @@ class Call {
     int64_t offset = 0;
     for (int k = 0; k < count; ++k) {
       layout_.offset[k] = offset;
-      layout_.per_tensor[k] = axis(k) == Axis::kTensor;
-      offset += segment_total(call_.tensors, axis(k));
+      layout_.per_tensor[k] = axis(k) == Axis::kTensor && width(k) == 1;
+      offset += segment_total(tensors_, axis(k)) * width(k);
     }
     next_offset_ = offset;
   }
@@ -60,12 +62,23 @@ class Call {
     double* out;
   };
 
-  Axis axis(int k) const { return k < kernels_.reductions ? kernels_.reduce_axis(k, call_.common.hypers) : Axis::kTensor; }
+  Axis axis(int k) const { return k < kernels_.reductions ? kernels_.reduce_axis(k, common_.hypers) : Axis::kTensor; }
 
-  ReduceOp op(int k) const { return k < kernels_.reductions ? kernels_.reduce_op(k, call_.common.hypers) : ReduceOp::kSum; }
+  int width(int k) const { return k < kernels_.reductions ? kernels_.width(k) : 1; }
+
+  // The totals of a tensor's segments as the map reads them, given its first segment.
+  const double* totals_of(int64_t first_segment) const {
+    return common_.totals == nullptr ? nullptr : common_.totals + first_segment * width(0);
+  }
+
+  // Whether reduction k makes several numbers for a segment, and whether out of those of reduction 0.
+  bool is_products(int k) const { return kernels_.products != nullptr && k == 0; }
+  bool is_sums(int k) const { return kernels_.summarize != nullptr && k == 1; }
+
+  ReduceOp op(int k) const { return k < kernels_.reductions ? kernels_.reduce_op(k, common_.hypers) : ReduceOp::kSum; }
 
   Task task(int64_t index, const double* segment_totals) const {
-    return {&call_.common, &call_.tensors[index], constants_, &layout_, segment_totals, index, axis(0)};
+    return {&common_, &tensors_[index], constants_, &layout_, segment_totals, index, axis(0)};
   }
 
   template <class Body>
@@ -77,15 +90,18 @@ class Call {
 
   bool has_own_scales(const TensorArgs& t, int k) const {
     return t.state_dtypes[k] == DType::kCodes && t.states[k] != nullptr &&
-           has_matrix_scales(call_.common.state_formats[k], t.rows, t.cols);
+           has_matrix_scales(common_.state_formats[k], t.rows, t.cols);
   }
   void find_scales();
   void keep_scales();
   void reduce_contiguous(int k, Axis along, double* totals);
   void reduce_columns(int k, double* totals);
+  void reduce_range(const Task& work, int k, int64_t begin, int64_t end, double* out) const;
+  void sum_segments(double* sums);
 
   const Kernels& kernels_;
-  const StepCall& call_;
+  const std::vector<TensorArgs>& tensors_;
+  const CommonArgs& common_;
   ParallelFor parallel_for_;
   ConstantsStorage constants_[2];
   // Of one tensor: the scales that its states with the scales of a matrix will have.
@@ -101,8 +117,8 @@ class Call {
 
 // The maxima of rows and columns are found first, by stepping without storing; then the map stores with them as scales.
 void Call::find_scales() {
-  const auto& tensors = call_.tensors;
-  const auto& formats = call_.common.state_formats;
+  const auto& tensors = tensors_;
+  const auto& formats = common_.state_formats;
   scales_.assign(tensors.size(), {});
   std::vector<int64_t> chosen;
   for (size_t i = 0; i < tensors.size(); ++i) {
@@ -134,8 +150,8 @@ void Call::find_scales() {
       for (int k = 0; k < kMaxStates; ++k) {
         if (found.of_state[k] != nullptr) maxima[k] = own.data() + (found.of_state[k] - found.values.data());
       }
-      const double* totals = call_.common.totals == nullptr ? nullptr : call_.common.totals + segments[size_t(i)];
-      kernels_.maxima(task(i, totals), (unit - units[place]) * kUnit, std::min((last - units[place]) * kUnit, t.numel), maxima);
+      kernels_.maxima(task(i, totals_of(segments[size_t(i)])), (unit - units[place]) * kUnit,
+                      std::min((last - units[place]) * kUnit, t.numel), maxima);
       const std::lock_guard lock(merging);  // of maxima: their order does not matter
       for (size_t s = 0; s < own.size(); ++s) {
         const auto known = bit_cast<uint32_t>(found.values[s]);
@@ -148,18 +164,18 @@ void Call::find_scales() {
 
 void Call::keep_scales() {
   for (size_t i = 0; i < scales_.size(); ++i) {
-    const TensorArgs& t = call_.tensors[i];
+    const TensorArgs& t = tensors_[i];
     for (int k = 0; k < kMaxStates; ++k) {
       if (scales_[i].of_state[k] == nullptr) continue;
-      const int64_t count = matrix_scales(call_.common.state_formats[k], t.rows, t.cols).count();
+      const int64_t count = matrix_scales(common_.state_formats[k], t.rows, t.cols).count();
       std::copy_n(scales_[i].of_state[k], count, static_cast<float*>(t.scales[k]));
     }
   }
 }
 
 void Call::map() {
-  if (uses_matrix_scales(call_.common)) find_scales();
-  const auto& tensors = call_.tensors;
+  if (uses_matrix_scales(common_)) find_scales();
+  const auto& tensors = tensors_;
   const int64_t count = int64_t(tensors.size());
   std::vector<int64_t> units(count + 1, 0), segments(count + 1, 0);
   const Axis along = axis(0);
@@ -177,25 +193,34 @@ void Call::map() {
       if (unit == last) continue;
       const int64_t first = (unit - units[i]) * kUnit;
       const int64_t stop = std::min((last - units[i]) * kUnit, tensors[i].numel);
-      const double* totals = call_.common.totals == nullptr ? nullptr : call_.common.totals + segments[i];
-      Task work = task(i, totals);
+      Task work = task(i, totals_of(segments[i]));
       if (!scales_.empty()) work.new_scales = scales_[size_t(i)].of_state;
       kernels_.map(work, first, stop);
       unit = last;
     }
   });
   keep_scales();
-  if (call_.common.steps == nullptr) return;
-  for (int64_t i = 0; i < count; ++i) call_.common.steps[i] += 1.0f;
+  if (common_.steps == nullptr) return;
+  for (int64_t i = 0; i < count; ++i) common_.steps[i] += 1.0f;
 }
 
 void Call::reduce(int k) {
   set_completed(k);
-  double* totals = call_.common.totals + next_offset_;
-  if (axis(k) == Axis::kColumn) {
+  double* totals = common_.totals + next_offset_;
+  if (is_sums(k)) {
+    sum_segments(totals);
+  } else if (axis(k) == Axis::kColumn) {
     reduce_columns(k, totals);
   } else {
     reduce_contiguous(k, axis(k), totals);
+  }
+}
+
+void Call::reduce_range(const Task& work, int k, int64_t begin, int64_t end, double* out) const {
+  if (is_products(k)) {
+    kernels_.products(work, begin, end, out);
+  } else {
+    *out = kernels_.reduce(work, k, begin, end);
   }
 }
 
@@ -203,73 +228,89 @@ void Call::reduce(int k) {
 // tensor alone, so a total never depends on what else is in the list or on the number of threads.
 void Call::reduce_contiguous(int k, Axis along, double* totals) {
   std::vector<Piece> pieces;
+  const int each = width(k);
   int64_t partial_count = 0;
   const auto length_of = [&](const TensorArgs& t) { return along == Axis::kTensor ? t.numel : t.cols; };
-  for (const TensorArgs& t : call_.tensors) {
+  for (const TensorArgs& t : tensors_) {
     if (length_of(t) > kReduceRange)
       partial_count += segment_count(t, along) * ((length_of(t) + kReduceRange - 1) / kReduceRange);
   }
-  std::vector<double> partials(partial_count);
+  std::vector<double> partials(partial_count * each);
   double* partial = partials.data();
   double* out = totals;
-  for (int64_t i = 0; i < int64_t(call_.tensors.size()); ++i) {
-    const TensorArgs& t = call_.tensors[i];
-    const int64_t length = length_of(t), segments = segment_count(t, along);
+  std::vector<int64_t> segments(1, 0);
+  for (int64_t i = 0; i < int64_t(tensors_.size()); ++i) {
+    const TensorArgs& t = tensors_[i];
+    const int64_t length = length_of(t), count = segment_count(t, along);
+    segments.push_back(segments.back() + segment_count(t, axis(0)));
     if (length > kReduceRange) {
-      for (int64_t s = 0; s < segments; ++s) {
-        for (int64_t b = 0; b < length; b += kReduceRange) {
-          pieces.push_back({i, s * length + b, s * length + std::min(length, b + kReduceRange), 0, 0, partial++});
+      for (int64_t s = 0; s < count; ++s) {
+        for (int64_t b = 0; b < length; b += kReduceRange, partial += each) {
+          pieces.push_back({i, s * length + b, s * length + std::min(length, b + kReduceRange), 0, 0, partial});
         }
       }
     } else {
-      const int64_t group = std::max<int64_t>(1, length > 0 ? kReduceRange / length : segments);
-      for (int64_t s = 0; s < segments; s += group) {
-        pieces.push_back({i, s, std::min(segments, s + group), 0, -1, out + s});
+      const int64_t group = std::max<int64_t>(1, length > 0 ? kReduceRange / length : count);
+      for (int64_t s = 0; s < count; s += group) {
+        pieces.push_back({i, s, std::min(count, s + group), 0, -1, out + s * each});
       }
     }
-    out += segments;
+    out += count * each;
   }
   parallel(int64_t(pieces.size()), 1, [&](int64_t begin, int64_t end) {
     for (int64_t p = begin; p < end; ++p) {
       const Piece& piece = pieces[p];
-      const Task work = task(piece.tensor, nullptr);
+      const Task work = task(piece.tensor, totals_of(segments[size_t(piece.tensor)]));
       if (piece.row_end == 0) {
-        *piece.out = kernels_.reduce(work, k, piece.begin, piece.end);
+        reduce_range(work, k, piece.begin, piece.end, piece.out);
       } else {
         const int64_t length = length_of(*work.tensor);
         for (int64_t s = piece.begin; s < piece.end; ++s) {
-          piece.out[s - piece.begin] = kernels_.reduce(work, k, s * length, (s + 1) * length);
+          reduce_range(work, k, s * length, (s + 1) * length, piece.out + (s - piece.begin) * each);
         }
       }
     }
   });
   partial = partials.data();
   out = totals;
-  for (const TensorArgs& t : call_.tensors) {
-    const int64_t length = length_of(t), segments = segment_count(t, along);
+  for (const TensorArgs& t : tensors_) {
+    const int64_t length = length_of(t), count = segment_count(t, along);
     if (length > kReduceRange) {
       const int64_t parts = (length + kReduceRange - 1) / kReduceRange;
-      for (int64_t s = 0; s < segments; ++s) {
-        double total = 0;
-        for (int64_t b = 0; b < parts; ++b, ++partial) {
-          total = op(k) == ReduceOp::kMax ? math::max(total, *partial) : total + *partial;
+      for (int64_t s = 0; s < count; ++s) {
+        double* total = out + s * each;
+        std::fill_n(total, each, 0.0);
+        for (int64_t b = 0; b < parts; ++b, partial += each) {
+          for (int j = 0; j < each; ++j) {
+            total[j] = op(k) == ReduceOp::kMax ? math::max(total[j], partial[j]) : total[j] + partial[j];
+          }
         }
-        out[s] = total;
       }
     }
-    out += segments;
+    out += count * each;
   }
+}
+
+// Of every tensor, out of what reduction 0 made of its segments.
+void Call::sum_segments(double* sums) {
+  std::vector<int64_t> segments(1, 0);
+  for (const TensorArgs& t : tensors_) segments.push_back(segments.back() + segment_count(t, axis(0)));
+  parallel(int64_t(tensors_.size()), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      kernels_.summarize(task(i, nullptr), totals_of(segments[size_t(i)]), sums + i * width(1));
+    }
+  });
 }
 
 void Call::reduce_columns(int k, double* totals) {
   std::vector<Piece> pieces;
   int64_t partial_count = 0;
   const auto blocks_of = [](const TensorArgs& t) { return std::max<int64_t>(1, (t.rows + kColumnRows - 1) / kColumnRows); };
-  for (const TensorArgs& t : call_.tensors) partial_count += blocks_of(t) * t.cols;
+  for (const TensorArgs& t : tensors_) partial_count += blocks_of(t) * t.cols;
   std::vector<double> partials(partial_count);
   double* partial = partials.data();
-  for (int64_t i = 0; i < int64_t(call_.tensors.size()); ++i) {
-    const TensorArgs& t = call_.tensors[i];
+  for (int64_t i = 0; i < int64_t(tensors_.size()); ++i) {
+    const TensorArgs& t = tensors_[i];
     for (int64_t block = 0; block < blocks_of(t); ++block, partial += t.cols) {
       const int64_t row_begin = block * kColumnRows, row_end = std::min(t.rows, row_begin + kColumnRows);
       for (int64_t c = 0; c < t.cols; c += kColumnBlock) {
@@ -285,7 +326,7 @@ void Call::reduce_columns(int k, double* totals) {
     }
   });
   partial = partials.data();
-  for (const TensorArgs& t : call_.tensors) {
+  for (const TensorArgs& t : tensors_) {
     for (int64_t block = 0; block < blocks_of(t); ++block, partial += t.cols) {
       for (int64_t c = 0; c < t.cols; ++c) {
         const double value = partial[c];
@@ -299,8 +340,13 @@ void Call::reduce_columns(int k, double* totals) {
 void Call::finalize(int k) {
   set_completed(k);
   if (axis(k) != Axis::kTensor || k >= kernels_.reductions) return;
-  for (int64_t i = 0; i < int64_t(call_.tensors.size()); ++i) {
-    kernels_.finalize(task(i, nullptr), k, call_.common.totals[next_offset_ + i]);
+  if (is_products(k) || is_sums(k)) {
+    double* sums = common_.totals + next_offset_;
+    for (int64_t i = 0; i < int64_t(tensors_.size()); ++i) kernels_.settle(task(i, nullptr), sums + i * width(k));
+    return;
+  }
+  for (int64_t i = 0; i < int64_t(tensors_.size()); ++i) {
+    kernels_.finalize(task(i, nullptr), k, common_.totals[next_offset_ + i]);
   }
 }
 
@@ -308,13 +354,20 @@ void Call::finalize(int k) {
 
 void run_step(const Kernels& kernels, const StepCall& step, ParallelFor parallel_for) {
   if (step.common.found_inf != nullptr && *step.common.found_inf != 0.0f) return;
-  Call call(kernels, step, parallel_for);
+  const bool whole = step.stage == kWholeStep;
+  Call call(kernels, step.tensors, step.common, parallel_for);
   const int reductions = call.reductions();
-  for (int k = 0; k < reductions; ++k) {
-    if (step.stage == kWholeStep || step.stage == 2 * k) call.reduce(k);
-    if (step.stage == kWholeStep || step.stage == 2 * k + 1) call.finalize(k);
+  if (step.common.perpendicular != nullptr) {
+    const CommonArgs common = rules::perpendicular_pass(step.common);
+    Call pass(cpu::kernels<rules::Perpendicular>(), step.tensors, common, parallel_for);
+    if (whole || step.stage == 2 * reductions + 1) pass.reduce(0);
+    if (whole || step.stage == 2 * reductions + 2) pass.finalize(0);
   }
-  if (step.stage == kWholeStep || step.stage == 2 * reductions) {
+  for (int k = 0; k < reductions; ++k) {
+    if (whole || step.stage == 2 * k) call.reduce(k);
+    if (whole || step.stage == 2 * k + 1) call.finalize(k);
+  }
+  if (whole || step.stage == 2 * reductions) {
     call.set_completed(reductions);
     call.map();
   }

@@ -21,7 +21,7 @@ struct Task {
   const TensorArgs* tensor;
   const ConstantsStorage* constants;  // [2]: for float and for double arithmetic
   const TotalsLayout* layout;
-  const double* segment_totals;  // totals of this tensor's rows or columns, for rules that use them
+  const double* segment_totals;  // totals of this tensor's rows or columns, for rules that use them in the map
   int64_t index;
   Axis axis;  // of the segments
   // States with the scales of a matrix: those that the map stores. They are the maxima of the new state, found before.
@@ -41,9 +41,15 @@ struct Kernels {
   // Rows [row_begin, row_end) of columns [begin, end) of reduction k, into totals[0 .. end - begin).
   void (*reduce_columns)(const Task&, int k, int64_t row_begin, int64_t row_end, int64_t begin, int64_t end, double* totals);
   void (*finalize)(const Task&, int k, double total);
+  // Of rules with products: the sums over elements [begin, end); a tensor's sums out of those of its segments; what is read of
+  // them. Null for others.
+  void (*products)(const Task&, int64_t begin, int64_t end, double* sums);
+  void (*summarize)(const Task&, const double* segments, double* sums);
+  void (*settle)(const Task&, double* sums);
   ReduceOp (*reduce_op)(int k, const double* hypers);
   Axis (*reduce_axis)(int k, const double* hypers);
-  int reductions;  // the rule's own
+  int (*width)(int k);  // numbers that reduction k makes for a segment
+  int reductions;       // the rule's own
 };
 
 }  // namespace momentum::cpu

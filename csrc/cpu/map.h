@@ -58,6 +58,24 @@ static inline Prepared<Rule, T> prepare_task(const Task& task) {
                           {task.index, t.lr, t.weight_decay, t.numel, t.rows, t.cols, present, t.scalars});
 }
 
+// What `update` gets for elements [begin, begin + n) of the totals of their rows or columns.
+template <class Rule, class T>
+static inline void segment_totals(const Task& task, const typename Rule::template Scalars<T>& scalars, int64_t begin, int n,
+                                  T* __restrict out) {
+  const int64_t cols = task.tensor->cols;
+  if constexpr (has_segment_values<Rule>()) {
+    int64_t row = begin / cols, col = begin - row * cols;
+    for (int i = 0; i < n; ++row, col = 0) {
+      const int64_t left = cols - col;
+      const int stop = left < n - i ? i + int(left) : n;
+      const T value = Rule::template segment_value<T>(scalars, task.segment_totals + row * product_count<Rule>());
+      for (; i < stop; ++i) out[i] = value;
+    }
+  } else {
+    spread_totals<T>(task.axis, cols, task.segment_totals, begin, n, out);
+  }
+}
+
 template <class Rule, class T, int kActive, bool kEma>
 static void map_range(const Task& task, int64_t begin, int64_t end) {
   constexpr bool kSegments = uses_segments<Rule>();
@@ -101,7 +119,7 @@ static void map_range(const Task& task, int64_t begin, int64_t end) {
       T* p = param.open(i, tile);
       const T* g = grad.open(i, tile, true);
       T* e = kEma ? ema.open(i, tile, true) : nullptr;
-      if constexpr (kSegments) spread_totals<T>(task.axis, t.cols, task.segment_totals, i, tile, totals);
+      if constexpr (kSegments) segment_totals<Rule, T>(task, prepared.scalars, i, tile, totals);
       step_tile<Rule, T, kActive, kEma, kSegments, Native<T>>(prepared.frame, prepared.scalars, n, p, g, x, e, totals);
       param.close(i, tile, p);
       if (kEma) ema.close(i, tile);
@@ -165,7 +183,7 @@ static void maxima_range(const Task& task, int64_t begin, int64_t end, uint32_t*
         decode<float>(t.state_dtypes[k], t.states[k], i, n, x[k]);
       }
     }
-    if constexpr (kSegments) spread_totals<float>(task.axis, t.cols, task.segment_totals, i, n, totals);
+    if constexpr (kSegments) segment_totals<Rule, float>(task, prepared.scalars, i, n, totals);
     step_tile<Rule, float, kActive, false, kSegments, formats::Float32>(prepared.frame, prepared.scalars, n, buffers[0],
                                                                         grad.open(i, n, true), x, nullptr, totals);
     for (int k = 0; k < kActive; ++k) {

@@ -21,36 +21,53 @@ struct MeasureTile {
   int k;
   T buffers[3 + kMaxStates][kTile];  // not initialised: clearing them would cost more than a short row
   T blocks[kMaxStates][kTile + 2 * kLargestBlock];
+  T values[has_segment_values<Rule>() ? kTile : 1];
 
   MeasureTile(const Task& of, const Prepared<Rule, T>& with, int reduction) : task(of), prepared(with), k(reduction) {}
 
-  void fill(int64_t begin, int n, T* __restrict out) {
+  // Where the streams of elements [begin, begin + n) can be read in the arithmetic type.
+  struct Streams {
+    const T *g, *p, *x[kMaxStates];
+  };
+
+  Streams open_all(int64_t begin, int n) {
     constexpr int kStates = state_count<Rule>();
     const TensorArgs& t = *task.tensor;
     const bool own = k < reduction_count<Rule>();
     const bool is_fresh = fresh<Rule, T>(prepared.scalars);
     const ParamStream<T> param(t, *task.common, 0, buffers[0], buffers[2 + kMaxStates], nullptr);
-    const bool reads_param = kStates == 0 || prepared.frame.l2 != T(0);  // plain statistics reduce the parameter itself
-    const T* g = open(t.grad, t.grad_dtype, buffers[1], begin, n);
-    const T* p = reads_param ? param.open(begin, n) : g;
-    const T* x[kMaxStates] = {};
+    const bool reads_param = reductions_read_param<Rule>() || prepared.frame.l2 != T(0);
+    Streams streams{};
+    streams.g = open(t.grad, t.grad_dtype, buffers[1], begin, n);
+    streams.p = reads_param ? param.open(begin, n) : streams.g;
     for (int s = 0; s < kStates; ++s) {
       const bool read = t.states[s] != nullptr && !is_fresh && (!own || (reduction_reads<Rule>() >> s & 1u) != 0);
       if (read) {
-        x[s] = open_state(s, begin, n);
+        streams.x[s] = open_state(s, begin, n);
       } else {
         for (int i = 0; i < n; ++i) buffers[2 + s][i] = T(0);
-        x[s] = buffers[2 + s];
+        streams.x[s] = buffers[2 + s];
       }
     }
+    return streams;
+  }
+
+  void fill(int64_t begin, int n, T* __restrict out) {
+    constexpr int kStates = state_count<Rule>();
+    const Streams streams = open_all(begin, n);
+    const T *g = streams.g, *p = streams.p;
+    const T* x[kMaxStates] = {streams.x[0], streams.x[1], streams.x[2], streams.x[3]};
     const Frame<T> frame = prepared.frame;
     const auto scalars = prepared.scalars;
     const int reduction = k;
+    if constexpr (has_segment_values<Rule>()) segment_totals<Rule, T>(task, scalars, begin, n, values);
 #pragma GCC ivdep
     for (int i = 0; i < n; ++i) {
       T state[kMaxStates] = {};
       for (int s = 0; s < kStates; ++s) state[s] = x[s][i];
-      out[i] = measure<Rule, T>(reduction, frame, scalars, g[i], p[i], state);
+      T value = T(1);
+      if constexpr (has_segment_values<Rule>()) value = values[i];
+      out[i] = measure<Rule, T>(reduction, frame, scalars, g[i], p[i], state, value);
     }
   }
 

@@ -25,4 +25,7 @@ struct Context {
 template <class Rule>
 cudaError_t run_step(const StepCall& call, const Context& context);
 
+// The pass that a call with `perpendicular` starts with: all of it, its sums (stage 0), or what is read of them (stage 1).
+cudaError_t run_perpendicular(const StepCall& call, int stage, const Context& context);
+
 }  // namespace momentum::cuda

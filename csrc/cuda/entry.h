@@ -53,7 +53,14 @@ struct ReducePart {
   int64_t rows, cols;
   int64_t total_begin;    // first total of this tensor
   int64_t partial_begin;  // first partial total
-  int64_t ticket_begin;   // first arrival counter
+  int64_t ticket_begin;   // first arrival counter; that of the tensor follows those of its segments
+};
+
+// For rules whose reduction makes several sums per segment.
+struct ProductsPart {
+  int64_t segment_begin;  // as in SegmentPart
+  int64_t sums_begin;     // first of the sums of this tensor's segments
+  int64_t chunks;         // blocks' worth of work
 };
 
 template <int kStored>
@@ -90,6 +97,7 @@ template <class Rule>
 struct ReduceEntry : EntryBase<state_count<Rule>()>,
                      std::conditional_t<(scalar_count<Rule>() > 0), ScalarsPart, Nothing<0>>,
                      std::conditional_t<(state_count<Rule>() > 0), ScalesPart<state_count<Rule>()>, Nothing<3>>,
+                     std::conditional_t<(product_count<Rule>() > 0), ProductsPart, Nothing<4>>,
                      ReducePart {
   static constexpr int kStored = state_count<Rule>();
 };

@@ -82,7 +82,7 @@ __device__ __forceinline__ void map_chunk(const Params<Rule, T, MapEntry<Rule, k
         }
       }
       if constexpr (uses_segments<Rule>()) {
-        load_totals<T, V>(e, common.totals, params.header.axis, i, numel, total);
+        load_totals<Rule, T, V>(e, prepared.scalars, common.totals, params.header.axis, i, numel, total);
       } else {
 #pragma unroll
         for (int v = 0; v < V; ++v) total[v] = T(0);

@@ -117,7 +117,7 @@ __device__ __forceinline__ void map_chunk_blocks(const Params<Rule, float, MapEn
       }
       if (e.residual != nullptr) apply_residual<float, V>(common.residual, dtype(kResidualStream), param[j], residual[j], p);
       if constexpr (uses_segments<Rule>()) {
-        load_totals<float, V>(e, common.totals, params.header.axis, i, numel, total);
+        load_totals<Rule, float, V>(e, prepared.scalars, common.totals, params.header.axis, i, numel, total);
       } else {
 #pragma unroll
         for (int v = 0; v < V; ++v) total[v] = 0.0f;

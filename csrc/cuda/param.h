@@ -98,17 +98,22 @@ __device__ __forceinline__ void store_param(const CommonArgs& common, const Entr
                  encode_group<T, V>(dtype(kResidualStream), rest));
 }
 
-// The totals of the rows or columns of elements i .. i + V.
-template <class T, int V>
-__device__ __forceinline__ void load_totals(const SegmentPart& e, const double* totals, Axis axis, int64_t i, int64_t numel,
-                                            T* out) {
+// What `update` gets for elements i .. i + V of the totals of their rows or columns.
+template <class Rule, class T, int V, class Entry>
+__device__ __forceinline__ void load_totals(const Entry& e, const typename Rule::template Scalars<T>& scalars,
+                                            const double* totals, Axis axis, int64_t i, int64_t numel, T* out) {
   const int64_t first = i > 0 ? i : 0;
   int64_t row = first / e.cols, col = first - row * e.cols;
 #pragma unroll
   for (int v = 0; v < V; ++v) {
     out[v] = T(1);
     if (i + v < 0 || i + v >= numel) continue;
-    out[v] = T(totals[e.segment_begin + (axis == Axis::kRow ? row : col)]);
+    const int64_t segment = e.segment_begin + (axis == Axis::kRow ? row : col);
+    if constexpr (has_segment_values<Rule>()) {
+      out[v] = Rule::template segment_value<T>(scalars, totals + segment * product_count<Rule>());
+    } else {
+      out[v] = T(totals[segment]);
+    }
     if (++col == e.cols) {
       col = 0;
       ++row;

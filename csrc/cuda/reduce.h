@@ -54,16 +54,16 @@ struct Measure {
   bool is_fresh;
   ResidualKind residual;
   const BlockCodec* codecs;
+  const double* totals;
 
   __device__ __forceinline__ bool reads(int state) const {
     const bool own = k < reduction_count<Rule>();
     return e.states[state] != nullptr && !is_fresh && (!own || (reduction_reads<Rule>() >> state & 1u) != 0);
   }
 
-  // Adds elements i .. i + V that lie before `end`.
+  // Reads elements i .. i + V that lie before `end`.
   template <int V>
-  __device__ __forceinline__ T group(ReduceOp op, T total, int64_t i, int64_t end) const {
-    T p[V], g[V], x[V][kMaxStates];
+  __device__ __forceinline__ void load(int64_t i, int64_t end, T* g, T* p, T (*x)[kMaxStates]) const {
     const bool on_border = i % V == 0;  // a row may begin between two groups
     const auto aligned = [&](int stream) { return on_border && stream_aligned(e.aligned, stream); };
     const Raw grad = load_group<V>(e.grad, stream_dtype(e.dtypes, kGradStream), aligned(kGradStream), i, end);
@@ -99,21 +99,50 @@ struct Measure {
       const Raw rest = load_residual<V>(residual, e.residual, dtype, aligned(kResidualStream), i, end);
       apply_residual<T, V>(residual, dtype, param, rest, p);
     }
+  }
+
+  // Adds elements i .. i + V that lie before `end`.
+  template <int V>
+  __device__ __forceinline__ T group(ReduceOp op, T total, int64_t i, int64_t end) const {
+    T p[V], g[V], x[V][kMaxStates], value[V];
+    load<V>(i, end, g, p, x);
+    if constexpr (has_segment_values<Rule>()) {
+      load_totals<Rule, T, V>(e, prepared.scalars, totals, Axis::kRow, i, end, value);
+    } else {
+#pragma unroll
+      for (int v = 0; v < V; ++v) value[v] = T(1);
+    }
 #pragma unroll
     for (int v = 0; v < V; ++v) {
       if (i + v < end) {
-        total = combine(op, total, momentum::measure<Rule, T>(k, prepared.frame, prepared.scalars, g[v], p[v], x[v]));
+        const T one = momentum::measure<Rule, T>(k, prepared.frame, prepared.scalars, g[v], p[v], x[v], value[v]);
+        total = combine(op, total, one);
       }
     }
     return total;
+  }
+
+  // Adds to the sums that one pass makes.
+  template <int V>
+  __device__ __forceinline__ void products(double* sums, int64_t i, int64_t end) const {
+    T p[V], g[V], x[V][kMaxStates];
+    load<V>(i, end, g, p, x);
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+      if (i + v >= end) continue;
+      double out[product_count<Rule>()];
+      momentum::products<Rule, T>(prepared.frame, prepared.scalars, g[v], p[v], x[v], out);
+#pragma unroll
+      for (int j = 0; j < product_count<Rule>(); ++j) sums[j] += out[j];
+    }
   }
 };
 
 template <class Rule, class T>
 __device__ __forceinline__ Measure<Rule, T> make_measure(const CommonArgs& common, const ReduceEntry<Rule>& e,
                                                          const Prepared<Rule, T>& prepared, int k, const BlockCodec* codecs) {
-  constexpr bool kAlways = state_count<Rule>() == 0;  // plain statistics reduce the parameter itself
-  return {e, prepared, k, kAlways || prepared.frame.l2 != T(0), fresh<Rule, T>(prepared.scalars), common.residual, codecs};
+  const bool reads_param = reductions_read_param<Rule>() || prepared.frame.l2 != T(0);
+  return {e, prepared, k, reads_param, fresh<Rule, T>(prepared.scalars), common.residual, codecs, common.totals};
 }
 
 template <class Rule, class T, class ParamsType>

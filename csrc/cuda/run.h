@@ -9,6 +9,7 @@
 #include "core/reductions.h"
 #include "cuda/driver.h"
 #include "cuda/map.h"
+#include "cuda/products.h"
 #include "cuda/reduce.h"
 #include "cuda/table_launch.h"
 
@@ -93,34 +94,37 @@ int list_streams(const TensorArgs& t, const CommonArgs& common, int states, bool
 template <class Rule, class T>
 class Runner {
  public:
-  Runner(const StepCall& call, const Context& context) : call_(call), context_(context) {
-    for (size_t i = 0; i < call.tensors.size(); ++i) {
-      if ((call.tensors[i].param_dtype == DType::kFloat64) == (sizeof(T) == 8)) mine_.push_back(uint32_t(i));
+  Runner(const std::vector<TensorArgs>& tensors, const CommonArgs& common, const Context& context)
+      : tensors_(tensors), common_(common), context_(context) {
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      if ((tensors[i].param_dtype == DType::kFloat64) == (sizeof(T) == 8)) mine_.push_back(uint32_t(i));
     }
   }
 
   cudaError_t map(const TotalsLayout& layout);
   cudaError_t reduce(int k, const TotalsLayout& layout, int64_t totals_begin, bool finalize);
   cudaError_t finalize(int k, const TotalsLayout& layout, int64_t totals_begin);
+  // The sums of the segments' sums, or what is read of them where they are complete.
+  cudaError_t finish_products(bool settles, const TotalsLayout& layout);
 
  private:
   using ReduceParams = Params<Rule, T, ReduceEntry<Rule>>;
 
   void start(Header<Rule, T>& header, const TotalsLayout& layout) const {
-    header.common = call_.common;
+    header.common = common_;
     header.layout = layout;
-    if (!call_.common.device_hypers) header.constants = make_constants<Rule, T>(call_.common);
-    header.axis = reduce_axis<Rule>(0, call_.common.hypers);
+    if (!common_.device_hypers) header.constants = make_constants<Rule, T>(common_);
+    header.axis = reduce_axis<Rule>(0, common_.hypers);
     for (int k = 0; k < state_count<Rule>(); ++k) {
-      if (call_.common.state_formats[k].map != formats::CodeMap::kNone) {
-        header.codecs[k] = make_codec(call_.common.state_formats[k]);
+      if (common_.state_formats[k].map != formats::CodeMap::kNone) {
+        header.codecs[k] = make_codec(common_.state_formats[k]);
       }
     }
   }
 
   template <class Entry>
   void fill(uint32_t index, bool anchored, Entry& e) const {
-    const TensorArgs& t = call_.tensors[index];
+    const TensorArgs& t = tensors_[index];
     constexpr bool kResidual = requires { e.residual; };
     constexpr bool kExtra = requires { e.ema; };
     e.param = t.param;
@@ -131,7 +135,7 @@ class Runner {
     e.weight_decay = t.weight_decay;
     e.index = index;
     StreamInfo streams[4 + kMaxStates];
-    const int count = list_streams<Rule>(t, call_.common, Entry::kStored, kResidual, kExtra, streams);
+    const int count = list_streams<Rule>(t, common_, Entry::kStored, kResidual, kExtra, streams);
     constexpr bool reduction = requires { e.partial_begin; };
     constexpr bool blocks = !reduction && requires { e.scales; };  // in groups of four
     describe_streams(streams, count, anchored, sizeof(T) == 8 ? 2 : 4, sizeof(T) == 4 && !reduction && !blocks, e);
@@ -156,9 +160,9 @@ class Runner {
   }
 
   MapKind map_kind() const {
-    bool full = call_.common.rounding == Rounding::kStochastic;
+    bool full = common_.rounding == Rounding::kStochastic;
     for (const uint32_t i : mine_) {
-      const TensorArgs& t = call_.tensors[i];
+      const TensorArgs& t = tensors_[i];
       full = full || t.residual != nullptr || t.ema != nullptr;
       for (int k = 0; k < state_count<Rule>(); ++k) {
         if (t.states[k] == nullptr) continue;
@@ -169,11 +173,27 @@ class Runner {
     return full ? MapKind::kFull : MapKind::kPlain;
   }
 
+  // The first segment of each tensor of the call, and how many there are.
+  std::vector<int64_t> first_segments() const {
+    const Axis along = reduce_axis<Rule>(0, common_.hypers);
+    std::vector<int64_t> first(1, 0);
+    for (const TensorArgs& t : tensors_) first.push_back(first.back() + segment_count(t, along));
+    return first;
+  }
+
+  // Where the sums are that are made of a tensor's products: after those of all segments, or the products themselves.
+  void fill_products(uint32_t index, const std::vector<int64_t>& segments, ReduceEntry<Rule>& e) const {
+    e.segment_begin = segments[index];
+    e.total_begin = segments[index] * product_count<Rule>();
+    e.sums_begin = e.total_begin;
+    if (sum_count<Rule>() > 0) e.sums_begin = segments.back() * product_count<Rule>() + index * int64_t(sum_count<Rule>());
+  }
+
   // Scales of rows and columns that the map of a tensor finds anew.
   int64_t maxima_of(const TensorArgs& t) const {
     int64_t count = 0;
     for (int k = 0; k < state_count<Rule>(); ++k) {
-      const StateFormat& format = call_.common.state_formats[k];
+      const StateFormat& format = common_.state_formats[k];
       if (t.states[k] == nullptr || t.state_dtypes[k] != DType::kCodes) continue;
       if (has_matrix_scales(format, t.rows, t.cols)) count += matrix_scales(format, t.rows, t.cols).count();
     }
@@ -183,7 +203,7 @@ class Runner {
   // Zeroed memory for them, and a ticket for each tensor of the call.
   cudaError_t reserve_maxima(int64_t count, Header<Rule, T>& header) const {
     const size_t floats = (size_t(count) * sizeof(float) + 7) / 8 * 8;
-    const size_t bytes = floats + call_.tensors.size() * sizeof(uint32_t);
+    const size_t bytes = floats + tensors_.size() * sizeof(uint32_t);
     auto* scratch = static_cast<char*>(context_.allocate(bytes, context_.owner));
     header.maxima = reinterpret_cast<float*>(scratch);
     header.tickets = reinterpret_cast<uint32_t*>(scratch + floats);
@@ -193,7 +213,8 @@ class Runner {
   template <MapKind kKind>
   cudaError_t map_tables(const TotalsLayout& layout);
 
-  const StepCall& call_;
+  const std::vector<TensorArgs>& tensors_;
+  const CommonArgs& common_;
   const Context& context_;
   std::vector<uint32_t> mine_;
 };
@@ -216,12 +237,7 @@ cudaError_t Runner<Rule, T>::map_tables(const TotalsLayout& layout) {
   constexpr auto kKernel = map_kernel<Rule, T, kKind>;
   int resident = 0;
   if (const cudaError_t error = resident_blocks<kKernel>(&resident); error != cudaSuccess) return error;
-  std::vector<int64_t> segments;
-  if constexpr (uses_segments<Rule>()) {
-    const Axis along = reduce_axis<Rule>(0, call_.common.hypers);
-    segments.push_back(0);
-    for (const TensorArgs& t : call_.tensors) segments.push_back(segments.back() + segment_count(t, along));
-  }
+  const std::vector<int64_t> segments = uses_segments<Rule>() ? first_segments() : std::vector<int64_t>();
   TableLaunch<Params<Rule, T, MapEntry<Rule, kKind>>> launch;
   start(launch.header(), layout);
   launch.reserve(mine_.size());
@@ -230,13 +246,13 @@ cudaError_t Runner<Rule, T>::map_tables(const TotalsLayout& layout) {
     auto& e = launch.add();
     if constexpr (kKind == MapKind::kBlocks) {
       e.maxima_begin = maxima;
-      maxima += maxima_of(call_.tensors[index]);
+      maxima += maxima_of(tensors_[index]);
     }
-    fill(index, kKind == MapKind::kBlocks || call_.common.rounding == Rounding::kStochastic, e);
+    fill(index, kKind == MapKind::kBlocks || common_.rounding == Rounding::kStochastic, e);
     if constexpr (uses_segments<Rule>()) e.segment_begin = segments[index];
     launch.add_chunks(e.numel > 0 ? (e.numel + e.shift + kChunk - 1) / kChunk : 0);
   }
-  auto* arrivals = reinterpret_cast<uint32_t*>(call_.common.steps + call_.tensors.size());
+  auto* arrivals = reinterpret_cast<uint32_t*>(common_.steps + tensors_.size());
   const auto run = [&] {
     return launch.run(reinterpret_cast<const void*>(kKernel), context_, [&](const auto& params) {
       const unsigned grid = std::clamp(params.header.chunks, 1u, unsigned(resident));
@@ -256,12 +272,14 @@ cudaError_t Runner<Rule, T>::map_tables(const TotalsLayout& layout) {
 template <class Rule, class T>
 cudaError_t Runner<Rule, T>::reduce(int k, const TotalsLayout& layout, int64_t totals_begin, bool finalize) {
   if (mine_.empty()) return cudaSuccess;
-  const Axis along = reduce_axis<Rule>(k, call_.common.hypers);
+  const Axis along = reduce_axis<Rule>(k, common_.hypers);
 
   // Pieces of one tensor: how many blocks, partial totals and arrival counters it takes.
   struct Plan {
     int64_t chunks, partials, tickets;
   };
+  const bool products = product_count<Rule>() > 0 && k == 0;
+  const int width = totals_width<Rule>(k);
   const auto plan_of = [&](const TensorArgs& t) -> Plan {
     if (along == Axis::kColumn) {
       const int64_t row_blocks = t.rows > kColumnRows ? (t.rows + kColumnRows - 1) / kColumnRows : 1;
@@ -269,14 +287,15 @@ cudaError_t Runner<Rule, T>::reduce(int k, const TotalsLayout& layout, int64_t t
       return {row_blocks * column_blocks, row_blocks > 1 ? row_blocks * t.cols : 0, row_blocks > 1 ? column_blocks : 0};
     }
     const int64_t segments = along == Axis::kRow ? t.rows : 1, length = along == Axis::kRow ? t.cols : t.numel;
-    if (segments > 1 && length <= kWarpSegment) return {(segments + kWarps - 1) / kWarps, 0, 0};
+    const int64_t own = products && sum_count<Rule>() > 0 ? 1 : 0;  // counts the blocks of the tensor
+    if (segments > 1 && length <= kWarpSegment) return {(segments + kWarps - 1) / kWarps, 0, own};
     const int64_t pieces = length > kReduceRange ? (length + kReduceRange - 1) / kReduceRange : 1;
-    return {segments * pieces, pieces > 1 ? segments * pieces : 0, pieces > 1 ? segments : 0};
+    return {segments * pieces, pieces > 1 ? segments * pieces * width : 0, (pieces > 1 ? segments : 0) + own};
   };
 
   int64_t partials = 0, tickets = 0;
   for (const uint32_t index : mine_) {
-    const Plan plan = plan_of(call_.tensors[index]);
+    const Plan plan = plan_of(tensors_[index]);
     partials += plan.partials;
     tickets += plan.tickets;
   }
@@ -286,23 +305,29 @@ cudaError_t Runner<Rule, T>::reduce(int k, const TotalsLayout& layout, int64_t t
   header.reduction = k;
   header.axis = along;
   header.finalize = finalize;
-  if (partials > 0) {
-    const size_t ticket_bytes = size_t(tickets) * sizeof(uint32_t);
+  if (partials > 0)
     header.partials = static_cast<double*>(context_.allocate(size_t(partials) * sizeof(double), context_.owner));
+  if (tickets > 0) {
+    const size_t ticket_bytes = size_t(tickets) * sizeof(uint32_t);
     header.tickets = static_cast<uint32_t*>(context_.allocate(ticket_bytes, context_.owner));
     const cudaError_t error = cudaMemsetAsync(header.tickets, 0, ticket_bytes, context_.stream);
     if (error != cudaSuccess) return error;
   }
 
   std::vector<int64_t> totals(1, totals_begin);
-  for (const TensorArgs& t : call_.tensors) totals.push_back(totals.back() + segment_count(t, along));
+  for (const TensorArgs& t : tensors_) totals.push_back(totals.back() + segment_count(t, along));
+  const std::vector<int64_t> segments = product_count<Rule>() > 0 ? first_segments() : std::vector<int64_t>();
   int64_t partial = 0, ticket = 0;
   launch.reserve(mine_.size());
   for (const uint32_t index : mine_) {
-    const Plan plan = plan_of(call_.tensors[index]);
+    const Plan plan = plan_of(tensors_[index]);
     auto& e = launch.add();
     fill(index, true, e);
-    e.total_begin = totals[index];
+    if constexpr (product_count<Rule>() > 0) {
+      fill_products(index, segments, e);
+      e.chunks = plan.chunks;
+    }
+    if (!products) e.total_begin = totals[index];
     e.partial_begin = partial;
     e.ticket_begin = ticket;
     launch.add_chunks(plan.chunks);
@@ -319,10 +344,40 @@ cudaError_t Runner<Rule, T>::reduce(int k, const TotalsLayout& layout, int64_t t
       return simt::launch(kKernel, grid, kThreads, 0, context_.stream, params);
     });
   };
-  if constexpr (uses_segments<Rule>()) {
+  if constexpr (product_count<Rule>() > 0) {
+    if (products) return run.template operator()<products_kernel<Rule, T>>();
+  } else if constexpr (uses_segments<Rule>()) {
     if (along == Axis::kColumn) return run.template operator()<reduce_columns_kernel<Rule, T>>();
   }
-  return run.template operator()<reduce_kernel<Rule, T>>();
+  // What is left for a rule with products is the count of the cautious mask.
+  if constexpr (product_count<Rule>() == 0 || has_map<Rule>()) return run.template operator()<reduce_kernel<Rule, T>>();
+  return cudaSuccess;
+}
+
+template <class Rule, class T>
+cudaError_t Runner<Rule, T>::finish_products(bool settles, const TotalsLayout& layout) {
+  if constexpr (product_count<Rule>() > 0) {
+    if (mine_.empty()) return cudaSuccess;
+    TableLaunch<ReduceParams> launch;
+    auto& header = launch.header();
+    start(header, layout);
+    header.finalize = settles;
+    launch.reserve(mine_.size());
+    const std::vector<int64_t> segments = first_segments();
+    for (const uint32_t index : mine_) {
+      auto& e = launch.add();
+      fill(index, true, e);
+      fill_products(index, segments, e);
+    }
+    constexpr auto kKernel = finish_products_kernel<Rule, T>;
+    int resident = 0;
+    if (const cudaError_t error = resident_blocks<kKernel>(&resident); error != cudaSuccess) return error;
+    return launch.run(reinterpret_cast<const void*>(kKernel), context_, [&](const auto& params) {
+      const unsigned grid = std::min(params.header.entries, unsigned(resident));
+      return simt::launch(kKernel, grid, kThreads, 0, context_.stream, params);
+    });
+  }
+  return cudaSuccess;
 }
 
 template <class Rule, class T>
@@ -349,33 +404,53 @@ cudaError_t Runner<Rule, T>::finalize(int k, const TotalsLayout& layout, int64_t
   return cudaSuccess;
 }
 
+// Reduction k of a call, or as much of it as one stage is.
+template <class Rule, class T>
+cudaError_t run_reduction(Runner<Rule, T>& runner, int k, int stage, const TotalsLayout& layout, int64_t totals_begin) {
+  const bool whole = stage == kWholeStep;
+  if (product_count<Rule>() > 0 && k < reduction_count<Rule>()) {
+    const bool of_sums = k == 1;
+    if (whole || stage == 2 * k) {
+      if (!of_sums) return runner.reduce(k, layout, totals_begin, whole);
+      return whole ? cudaSuccess : runner.finish_products(false, layout);  // a whole step has done it all
+    }
+    const bool last = k == reduction_count<Rule>() - 1;
+    return stage == 2 * k + 1 && last ? runner.finish_products(true, layout) : cudaSuccess;
+  }
+  if (whole || stage == 2 * k) return runner.reduce(k, layout, totals_begin, whole);
+  return stage == 2 * k + 1 ? runner.finalize(k, layout, totals_begin) : cudaSuccess;
+}
+
 template <class Rule>
 cudaError_t run_rule(const StepCall& call, const Context& context) {
-  Runner<Rule, float> single(call, context);
-  Runner<Rule, double> twice(call, context);
   const CommonArgs& common = call.common;
   const int reductions = reduction_count<Rule>(common.cautious);
+  if constexpr (has_map<Rule>()) {
+    if (common.perpendicular != nullptr) {
+      const int first = 2 * reductions + 1;
+      const bool mine = call.stage == kWholeStep || call.stage == first || call.stage == first + 1;
+      const int stage = call.stage == kWholeStep ? kWholeStep : call.stage - first;
+      const cudaError_t error = mine ? run_perpendicular(call, stage, context) : cudaSuccess;
+      if (error != cudaSuccess) return error;
+    }
+  }
+  Runner<Rule, float> single(call.tensors, common, context);
+  Runner<Rule, double> twice(call.tensors, common, context);
   TotalsLayout layout;
   int64_t totals_begin = 0;
   cudaError_t error = cudaSuccess;
   for (int k = 0; k < reductions && error == cudaSuccess; ++k) {
     const Axis along = reduce_axis<Rule>(k, common.hypers);
-    const bool whole = call.stage == kWholeStep;
-    if (whole || call.stage == 2 * k) {
-      error = single.reduce(k, layout, totals_begin, whole);
-      if (error == cudaSuccess) error = twice.reduce(k, layout, totals_begin, whole);
-    } else if (call.stage == 2 * k + 1) {
-      error = single.finalize(k, layout, totals_begin);
-      if (error == cudaSuccess) error = twice.finalize(k, layout, totals_begin);
-    }
+    error = run_reduction(single, k, call.stage, layout, totals_begin);
+    if (error == cudaSuccess) error = run_reduction(twice, k, call.stage, layout, totals_begin);
     layout.offset[k] = totals_begin;
-    layout.per_tensor[k] = along == Axis::kTensor;
+    layout.per_tensor[k] = along == Axis::kTensor && totals_width<Rule>(k) == 1;
     layout.completed = k + 1;
-    totals_begin += segment_total(call.tensors, along);
+    totals_begin += segment_total(call.tensors, along) * totals_width<Rule>(k);
   }
   if (error != cudaSuccess) return error;
   if (call.stage != kWholeStep && call.stage != 2 * reductions) return cudaSuccess;
-  if constexpr (state_count<Rule>() > 0) {  // plain statistics have no map
+  if constexpr (has_map<Rule>()) {
     error = single.map(layout);
     if (error == cudaSuccess) error = twice.map(layout);
   }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "core/call.h"
 #include "core/reductions.h"
@@ -19,20 +20,17 @@ struct RuleDescription {
   int scalar_count;
   int reduction_count;
   bool uses_segments;
-  Axis (*reduce_axis)(int k, const double* hypers);
+  bool matrices_only;  // see kMatrices
+  int64_t (*total_count)(const std::vector<TensorArgs>& tensors, const CommonArgs& common);
   void (*run)(const char* op, const StepCall& call, int32_t device_index);
 };
 
 template <class Rule>
-Axis reduce_axis_of(int k, const double* hypers) {
-  return reduce_axis<Rule>(k, hypers);
-}
-
-template <class Rule>
 constexpr RuleDescription describe_rule() {
   static_assert(hyper_count<Rule>() <= kMaxHypers && state_count<Rule>() <= kMaxStates);
-  return {Rule::kName,          Rule::kStates,           state_count<Rule>(),   Rule::kHypers,        hyper_count<Rule>(),
-          scalar_count<Rule>(), reduction_count<Rule>(), uses_segments<Rule>(), reduce_axis_of<Rule>, backend::run<Rule>};
+  return {Rule::kName,           Rule::kStates,        state_count<Rule>(),     Rule::kHypers,
+          hyper_count<Rule>(),   scalar_count<Rule>(), reduction_count<Rule>(), uses_segments<Rule>(),
+          matrices_only<Rule>(), total_count<Rule>,    backend::run<Rule>};
 }
 
 }  // namespace momentum::ops

@@ -43,7 +43,7 @@ std::string step_schema(const RuleDescription& rule) {
   }
   s << ", Tensor? grad_scale=None, Tensor? found_inf=None, int decay=0, float max_lr=1.0, bool maximize=False, int cautious=0"
        ", int residual=0, int rounding=0, int[] seeds=[0], int[] shards=[], float ema_decay=0.0, int[] state_formats=[], int "
-       "stage=-1) -> ()";
+       "perpendicular=0, int stage=-1) -> ()";
   return s.str();
 }
 

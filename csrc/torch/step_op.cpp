@@ -36,7 +36,7 @@ struct Arguments : Tensors {
   std::vector<int64_t> seeds, shards;
   double ema_decay = 0.0;
   std::vector<int64_t> state_formats;
-  int64_t stage = 0;
+  int64_t perpendicular = 0, stage = 0;
 };
 
 std::vector<TensorList> take_states(const RuleDescription& rule, Stack& stack) {
@@ -82,6 +82,7 @@ Arguments take(const RuleDescription& rule, Stack stack) {
   a.shards = stack.ints();
   a.ema_decay = stack.number();
   a.state_formats = stack.ints();
+  a.perpendicular = stack.integer();
   a.stage = stack.integer();
   return a;
 }
@@ -185,7 +186,9 @@ class Unpacker {
              "rounding loses");
     }
     reductions_ = rule_.reduction_count + (c.cautious == Cautious::kRescaled ? 1 : 0);
-    call_.stage = int(integer("stage", a_.stage, -1, 2 * reductions_));
+    const bool perpendicular = integer("perpendicular", a_.perpendicular, 0, 2) != 0;
+    c.renormalize = a_.perpendicular == 2;
+    call_.stage = int(integer("stage", a_.stage, -1, 2 * reductions_ + (perpendicular ? 2 : 0)));
     for (size_t i = 0; i < a_.shards.size(); ++i) {
       if (a_.shards[i] < 0) refuse(op, "shards[", i, "] is ", a_.shards[i], ", expected a number >= 0");
     }
@@ -293,6 +296,10 @@ class Unpacker {
     t.numel = param.numel;
     t.rows = param.dim > 0 ? param.sizes[0] : 1;
     t.cols = columns(param);
+    if (rule_.matrices_only && param.dim < 2) {
+      t.rows = 0;
+      t.cols = t.numel;
+    }
     overlap_.add(param.data, param.numel * item_size(t.param_dtype), "params", index, true);
 
     const TensorInfo grad = like_param("grads", i, a_.grads[i], param);
@@ -320,7 +327,7 @@ class Unpacker {
       t.scalars = static_cast<float*>(check_.vector("scalars", index, scalars, DType::kFloat32, rule_.scalar_count));
       overlap_.add(t.scalars, scalars.numel * 4, "scalars", index, true);
     }
-    if (rule_.uses_segments && !is_contiguous(param)) {
+    if (rule_.uses_segments && !(rule_.matrices_only ? has_rows(param) : is_contiguous(param))) {
       refuse(check_.op(), "params[", i, "] has strides ", strides_text(param),
              ", expected a contiguous tensor (rows and columns ", "are those of dim 0 x the rest)");
     }
@@ -381,12 +388,10 @@ class Unpacker {
     const int64_t steps = int64_t(count_) + 1;
     c.steps = static_cast<float*>(check_.vector("steps", -1, describe(a_.steps.get()), DType::kFloat32, steps));
     overlap_.add(c.steps, steps * 4, "steps", -1, true);
-    int64_t totals = 0;
-    for (int k = 0; k < reductions_; ++k) {
-      const Axis axis = k < rule_.reduction_count ? rule_.reduce_axis(k, c.hypers) : Axis::kTensor;
-      totals += segment_total(call_.tensors, axis);
-    }
+    const int64_t own = rule_.total_count(call_.tensors, c);
+    const int64_t totals = own + (a_.perpendicular != 0 ? kPerpendicularTotals * int64_t(count_) : 0);
     c.totals = static_cast<double*>(check_.vector("totals", -1, describe(a_.totals.get()), DType::kFloat64, totals));
+    if (a_.perpendicular != 0) c.perpendicular = c.totals + own;
     overlap_.add(c.totals, totals * 8, "totals", -1, true);
     const auto reads = [&](const char* argument, const DeviceScalar& scalar) {
       if (scalar.data == nullptr) return;

@@ -121,6 +121,10 @@ bool is_contiguous(const TensorInfo& info) {
   return true;
 }
 
+bool has_rows(const TensorInfo& info) {
+  return info.dim < 2 || info.numel == 0 || (is_dense(info) && (info.sizes[0] == 1 || info.strides[0] == columns(info)));
+}
+
 bool is_dense(const TensorInfo& info) {
   if (is_contiguous(info)) return true;
   std::vector<int64_t> order;

@@ -39,6 +39,8 @@ bool same_shape(const TensorInfo& a, const TensorInfo& b);
 // Equal where it matters: strides of dimensions of size 1 address nothing.
 bool same_strides(const TensorInfo& a, const TensorInfo& b);
 bool is_contiguous(const TensorInfo& info);
+// Every index of the first dimension has its elements beside each other, in whatever order, and before those of the next.
+bool has_rows(const TensorInfo& info);
 // Some permutation of the dimensions is contiguous: every element has one place and there are no gaps.
 bool is_dense(const TensorInfo& info);
 

@@ -33,6 +33,17 @@ class Cautious(IntEnum):
     """They are dropped, and the rest of the tensor is divided by the share that is left (at least 1e-3)."""
 
 
+class Perpendicular(IntEnum):
+    """Whether a step sees only the part of each tensor's gradient that is perpendicular to the parameter."""
+
+    OFF = 0
+    """It sees all of it."""
+    PROJECTED = 1
+    """That part."""
+    RENORMALIZED = 2
+    """That part, at the norm of the whole."""
+
+
 class Residual(IntEnum):
     """What is kept beside a parameter of low precision."""
 

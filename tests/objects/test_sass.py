@@ -20,6 +20,8 @@ CEILINGS = {
     "reduce_kernel": 168,  # one block each
     "reduce_columns_kernel": 128,
     "finalize_kernel": 64,
+    "products_kernel": 168,  # one block each
+    "finish_products_kernel": 64,
     "philox_kernel": 64,
     "upload_kernel": 64,
     # Optimal transport: a whole solver in one kernel, of which a multiprocessor holds one block of 256 threads or four of 64;

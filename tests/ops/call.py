@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from backends import Backend
-from momentum.enums import Cautious, DecayMode, Residual, Rounding
+from momentum.enums import Cautious, Residual, Rounding
 from momentum.reference import apply_step, weight_average
 from momentum.reference.formats import kahan_split, low_bits_join, low_bits_split, nearest, stochastic, words
+from momentum.reference.frame import run_rule, seen_gradient
 from ops.cases import TensorCase, guards_intact
 from rules import POSITIVE, RuleCase, Variant
-from tolerances import ROUNDINGS, TOTAL, UNIT, Values, assert_stored, first_order, total_conditions
+from tolerances import PERPENDICULAR, ROUNDINGS, TOTAL, UNIT, Values, assert_stored, first_order, total_conditions
 
 
 @dataclass
@@ -85,8 +86,13 @@ def make_totals(rule: RuleCase, variant: Variant, cases: list[TensorCase], optio
     for case in cases:
         rows = case.shape[0] if case.shape else 1
         columns = torch.Size(case.shape[1:]).numel()
+        if rule.matrices and len(case.shape) < 2:
+            rows = 0
         segments += (rows if axis else columns) if rule.lines else 1
-    count = rule.reductions * segments + (len(cases) if options.get("cautious") == Cautious.RESCALED else 0)
+    widths = rule.widths or (rule.reductions,)
+    own = widths[0] * segments + sum(widths[1:]) * len(cases)
+    count = own + (len(cases) if options.get("cautious") == Cautious.RESCALED else 0)
+    count += 3 * len(cases) if options.get("perpendicular") else 0
     return torch.zeros(count, dtype=torch.float64, device=device)
 
 
@@ -178,7 +184,11 @@ class Numbers:
     def of(cls, call: Call, i: int) -> Numbers:
         hypers = {name: call.option(name, i, value) for name, value in call.variant.hypers.items()}
         hypers |= {name: call.option(name, i) for name in ("beta1", "beta2") if f"{name}_tensor" in call.options}
-        frame = {name: call.options[name] for name in ("decay", "max_lr", "maximize", "cautious") if name in call.options}
+        frame = {
+            name: call.options[name]
+            for name in ("decay", "max_lr", "maximize", "cautious", "perpendicular")
+            if name in call.options
+        }
         frame |= {name: call.option(name, i) for name in ("lr", "weight_decay")}
         if call.options.get("grad_scale") is not None:
             frame["grad_scale"] = call.options["grad_scale"].item()
@@ -208,6 +218,8 @@ def expected(call: Call, i: int, more: int = 0) -> tuple[Values, Values]:
     # The reference itself rounds in float64, as often as the kernel: that is twice the error for float64 parameters.
     # Persistent scalars are stored in float32 and read back before they are used.
     wide = call.cases[i].arithmetic == torch.float64 and not rule.scalars
+    if call.options.get("perpendicular"):
+        more += PERPENDICULAR
     allowed = (ROUNDINGS[rule.name].total + more) * (2 * UNIT[torch.float64] if wide else UNIT[torch.float32])
     bounds = {name: allowed * value for name, value in conditions.items()}
     # A total is off by the rounding of its terms, which the rule's count covers, and by that of adding them.
@@ -231,10 +243,9 @@ def undecided(rule: RuleCase, inputs: Values, numbers: Numbers, cautious: int, a
     frame = numbers.frame
 
     def signs(x: Values) -> Values:
-        grad = (-x["grad"] if frame.get("maximize") else x["grad"]) / frame.get("grad_scale", 1.0)
-        if frame.get("decay") == DecayMode.L2:
-            grad = grad + frame["weight_decay"] * x["param"]
-        update = rule.reference(grad, state_of(x), numbers.step, **numbers.hypers)[0]
+        options = {name: value for name, value in frame.items() if name not in ("lr", "max_lr", "cautious")}
+        grad = seen_gradient(x["grad"], x["param"], **options)
+        update = run_rule(rule.reference, grad, x["param"], state_of(x), numbers.step, numbers.hypers)[0]
         jump = {"jump": rule.jump(grad, state_of(x), numbers.hypers)} if rule.jump else {}
         return {"grad": grad, "update": update, **jump}
 

@@ -28,7 +28,7 @@ def test_mixed_formats_share_launches(rule):
     call, _ = quantised_call(RULES[rule], list(RULES[rule].variants.values())[-1], "int4", cases)
     with emulator.launches() as counted:
         call.run(EMULATED)
-    assert counted == [1 + RULES[rule].reductions]
+    assert counted == [1 + RULES[rule].passes]
 
 
 @needs_emulator
@@ -40,7 +40,7 @@ def test_scales_of_rows_and_columns_are_one_more(rule, kind):
     call, _ = quantised_call(RULES[rule], list(RULES[rule].variants.values())[-1], kind, cases)
     with emulator.launches() as counted:
         call.run(EMULATED)
-    assert counted == [2 + RULES[rule].reductions]
+    assert counted == [2 + RULES[rule].passes]
 
 
 @needs_emulator

@@ -160,6 +160,8 @@ REFUSED: dict[str, tuple[Change, str]] = {
     **{f"ema_decay_{v}": (option(ema_decay=v), r"ema_decay") for v in (-0.1, 1.5, NAN)},
     # Enumerations and stages.
     **{f"decay_{v}": (option(decay=v), r"\bdecay\b.*" + str(v)) for v in (-1, 6)},
+    **{f"perpendicular_{v}": (option(perpendicular=v), r"perpendicular.*" + str(v)) for v in (-1, 3)},
+    "perpendicular_without_totals": (option(perpendicular=1), r"totals has shape \[0\], expected 12"),
     **{f"cautious_{v}": (option(cautious=v), r"cautious.*" + str(v)) for v in (-1, 3)},
     **{f"residual_{v}": (option(residual=v), r"residual.*" + str(v)) for v in (-1, 4)},
     **{f"rounding_{v}": (option(rounding=v), r"rounding.*" + str(v)) for v in (-1, 2)},

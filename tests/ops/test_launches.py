@@ -23,7 +23,7 @@ def test_mixed_dtypes_share_launches(rule):
     call = make_call(RULES[rule], first(RULES[rule]), cases)
     with emulator.launches() as counted:
         call.run(EMULATED)
-    assert counted == [1 + RULES[rule].reductions]
+    assert counted == [1 + RULES[rule].passes]
 
 
 def test_cautious_rescaling_is_one_more():
@@ -43,7 +43,7 @@ def test_lists_of_thousands(rule):
     call.run(EMULATED)
     with emulator.launches() as counted:
         call.run(EMULATED)
-    assert counted == [1 + RULES[rule].reductions]
+    assert counted == [1 + RULES[rule].passes]
     for k, half in enumerate(halves):
         half.run(EMULATED)
         half.run(EMULATED)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from momentum.enums import Cautious, DecayMode, Residual
+from momentum.enums import Cautious, DecayMode, Perpendicular, Residual
 from ops.call import check, make_call
 from ops.cases import mixed_few
 from rules import RULES, VARIANTS
@@ -31,6 +31,19 @@ OPTIONS = {
         "decay": DecayMode.L2,
         "weight_decay": [0.1],
         "grad_scale": scalar(8.0),
+    },
+    "perpendicular": {"perpendicular": Perpendicular.RENORMALIZED, "decay": DecayMode.DECOUPLED, "weight_decay": [0.1]},
+    "projected_l2": {
+        "perpendicular": Perpendicular.PROJECTED,
+        "decay": DecayMode.L2,
+        "weight_decay": [0.1],
+        "maximize": True,
+        "grad_scale": scalar(8.0),
+    },
+    "perpendicular_cautious_master": {
+        "perpendicular": Perpendicular.RENORMALIZED,
+        "cautious": Cautious.RESCALED,
+        "residual": Residual.MASTER,
     },
     "grad_scale": {"grad_scale": scalar(3.0), "found_inf": scalar(0.0)},
     "lr_tensor": {"lr_tensor": scalar(0.02), "lr": [99.0]},

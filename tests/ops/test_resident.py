@@ -52,7 +52,7 @@ def run_inline(call: Call) -> None:
 def test_one_launch_per_pass_from_the_second_step_on(rule):
     call = make_long(rule)
     twin = call.clone()
-    passes = 1 + RULES[rule].reductions
+    passes = 1 + RULES[rule].passes
     assert launches_of(call) > passes  # the table is brought to the device
     assert launches_of(call) == passes
     for _ in range(2):

@@ -7,7 +7,7 @@ import torch
 
 from momentum.enums import Rounding
 from ops.call import check, make_call
-from ops.cases import BF16, FP32, TensorCase
+from ops.cases import BF16, FP32, FP64, TensorCase
 from ops.test_determinism import assert_same
 from rules import RULES, first
 from tolerances import bit_equal
@@ -70,6 +70,27 @@ def test_offsets_beyond_32_bits(backend, offset):
     check(before, call)
 
 
+def run_stages(call, backend, stages):
+    before = call.steps.clone()
+    for stage in stages:
+        assert torch.equal(call.steps, before)
+        call.options["stage"] = stage
+        call.run(backend)
+
+
+@pytest.mark.parametrize("rule", ["adam", "stable_spam", "adamp"])
+def test_perpendicular_stages_come_first(backend, rule):
+    rule = RULES[rule]
+    cases = [TensorCase((ROWS, COLS)), TensorCase((5000,)), TensorCase((7, 9), FP64, FP64, (FP64,) * 3)]
+    whole = make_call(rule, first(rule), cases, device=backend.device, perpendicular=2)
+    staged = whole.clone()
+    whole.run(backend)
+    last = 2 * rule.reductions
+    run_stages(staged, backend, [last + 1, last + 2, *range(last + 1)])
+    assert_same(whole, staged)
+    assert torch.equal(whole.steps, staged.steps)
+
+
 @pytest.mark.parametrize("rule", [rule.name for rule in RULES.values() if rule.reductions])
 def test_stages_make_the_whole_step(backend, rule):
     """Each reduction, its finalisation, and the map, called one by one, are the step."""
@@ -78,10 +99,6 @@ def test_stages_make_the_whole_step(backend, rule):
         whole = make_call(rule, variant, [TensorCase((ROWS, COLS)), TensorCase((5000,))], device=backend.device)
         staged = whole.clone()
         whole.run(backend)
-        before = staged.steps.clone()
-        for stage in range(2 * rule.reductions + 1):
-            assert torch.equal(staged.steps, before)
-            staged.options["stage"] = stage
-            staged.run(backend)
+        run_stages(staged, backend, range(2 * rule.reductions + 1))
         assert_same(whole, staged)
         assert torch.equal(whole.steps, staged.steps)

@@ -47,7 +47,7 @@ def pair(name: str, **options: Any) -> Case:
     def theirs(params: Any, **common: Any) -> torch.optim.Optimizer:
         return getattr(torch.optim, name)(params, **{**options, **common})
 
-    return Case(ours, theirs if hasattr(torch.optim, name) else None)
+    return Case(ours, theirs if hasattr(torch.optim, name) and "orthograd" not in options else None)
 
 
 CASES = {
@@ -68,6 +68,10 @@ CASES = {
     "SGDSaI": pair("SGDSaI"),
     "AMSGD": pair("AMSGD", weight_decay=0.1),
     "AMAdamW": pair("AMAdamW", pull=0.5),
+    "AdamP": pair("AdamP", weight_decay=0.1, delta=2.0),
+    "SGDP": pair("SGDP", momentum=0.9, nesterov=True, weight_decay=0.1, delta=2.0),
+    "AdamW-orthograd": pair("AdamW", orthograd=True),
+    "StableSPAM-orthograd": pair("StableSPAM", weight_decay=0.1, orthograd="projected"),
     "AdaBelief": pair("AdaBelief", weight_decay=0.1),
     "AdaBelief-amsgrad": pair("AdaBelief", amsgrad=True, rectify=False, eps=1e-8),
     "DiffGrad": pair("DiffGrad", weight_decay=0.1),
@@ -89,6 +93,9 @@ CLASSES = [
     "NormalizedSGD",
     "SGDSaI",
     "AMAdamW",
+    "AdamP",
+    "SGDP",
+    "AdamW-orthograd",
     "AdaBelief",
     "DiffGrad",
     "Adan",
@@ -98,7 +105,7 @@ CLASSES = [
     "StableSPAM",
     "SCALE-momentum",
 ]
-BETAS = ["Adam", "AdamW", "Lion", "AdaBelief", "DiffGrad", "SPAM", "StableSPAM"]
+BETAS = ["Adam", "AdamP", "AdamW", "Lion", "AdaBelief", "DiffGrad", "SPAM", "StableSPAM"]
 """Whose ``betas`` are a pair that its op takes as it is."""
 
 

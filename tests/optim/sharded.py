@@ -58,6 +58,10 @@ RUNS = {
             "AdaBelief",
             "Adan",
             "AMAdamW",
+            "AdamP",
+            "SGDP",
+            "AdamW-orthograd",
+            "StableSPAM-orthograd",
             "NormalizedSGD",
             "SGDSaI",
             "SPAM",
@@ -68,6 +72,7 @@ RUNS = {
     },
     "AdamW by columns": run_of("AdamW", dim=1),
     "StableSPAM by columns": run_of("StableSPAM", dim=1),
+    "orthograd by columns": run_of("AdamW-orthograd", dim=1),
     "Adan clipped": run_of("Adan-clipped"),
     "SGDSaI by columns": run_of("SGDSaI", dim=1),
     "Lion of columns by columns": run_of("Lion-row", dim=1, kernel="column"),
@@ -179,6 +184,12 @@ def main(folder: Path, rank: int) -> None:
     found: dict[str, dict[str, Tensor]] = {}
     for label, run in RUNS.items():
         found[label] = train_tensors(lambda whole, dim=run["dim"]: distribute_tensor(whole, mesh, [Shard(dim)]), run)
+    split = nn.Parameter(distribute_tensor(torch.ones(4, 6), mesh, [Shard(1)]))
+    split.grad = distribute_tensor(torch.ones(4, 6), mesh, [Shard(1)])
+    try:
+        optim.AdamP([split]).step()
+    except RuntimeError as error:
+        refusal = str(error)
     for name, make in MODELS.items():
         model = make_model(*MODEL_SIZES.get(name, ()))
         fully_shard(model, mesh=mesh)
@@ -198,6 +209,7 @@ def main(folder: Path, rank: int) -> None:
     found |= train_with_overflow(rank, mesh)
     if rank == 0:
         torch.save(found, folder / "found.pt")
+        (folder / "refusal").write_text(refusal)
     dist.barrier()
     dist.destroy_process_group()
 

@@ -15,6 +15,7 @@ OPS = {
     "AMAdamW": "adaptive_memory",
     "Adam": "adam",
     "AdamW": "adam",
+    "AdamW-orthograd": "adam",
     "SGD-momentum": "sgd",
     "NormalizedSGD": "normalized",
     "SCALE-momentum": "scale",

@@ -47,6 +47,22 @@ CASES = {
     "NormalizedSGD": (lambda p, **o: optim.NormalizedSGD(p, **o), reference.normalized, {}, D, "normalized"),
     "AMSGD": (lambda p, **o: optim.AMSGD(p, **o), reference.adaptive_memory, {}, D, "adaptive_memory"),
     "AMAdamW": (lambda p, **o: optim.AMAdamW(p, pull=0.5, **o), reference.adaptive_memory, {"pull": 0.5}, D, "adaptive_memory"),
+    "AdamP": (lambda p, **o: optim.AdamP(p, delta=2.0, **o), reference.adamp, {"delta": 2.0}, D, "adamp"),
+    "SGDP": (
+        lambda p, **o: optim.SGDP(p, momentum=0.9, delta=2.0, project_momentum=True, **o),
+        reference.sgdp,
+        {"momentum": 0.9, "delta": 2.0, "project_momentum": True},
+        D,
+        "sgdp",
+    ),
+    "AdamW-orthograd": (lambda p, **o: optim.AdamW(p, orthograd=True, **o), reference.adam, {"perpendicular": 2}, D, "adam"),
+    "SGD-projected": (
+        lambda p, **o: optim.SGD(p, momentum=0.9, orthograd="projected", **o),
+        reference.sgd,
+        {"momentum": 0.9, "perpendicular": 1},
+        DecayMode.L2,
+        "sgd",
+    ),
     "AdaBelief": (lambda p, **o: optim.AdaBelief(p, **o), reference.adabelief, {}, D, "adabelief"),
     "AdaBelief-amsgrad": (
         lambda p, **o: optim.AdaBelief(p, amsgrad=True, rectify=False, **o),

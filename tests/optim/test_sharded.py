@@ -70,10 +70,14 @@ def found(folder):
 
 REDUCING = {
     "AMAdamW": "adaptive_memory",
+    "AdamP": "adamp",
+    "AdamW-orthograd": "adam",
     "Adan-clipped": "adan",
     "Lion-row": "scale",
     "NormalizedSGD": "normalized",
     "SCALE": "scale",
+    "SGDP": "sgdp",
+    "StableSPAM-orthograd": "stable_spam",
     "SCALE-momentum": "scale",
     "SGDSaI": "sgd_sai",
     "StableSPAM": "stable_spam",
@@ -99,6 +103,12 @@ def test_shards_step_as_the_whole(found, label):
         assert_close(found[label], whole, REDUCING[name])
     else:
         assert_same_bits(found[label], whole)
+
+
+def test_rows_in_parts_are_refused(folder):
+    text = (folder / "refusal").read_text()
+    assert "parameter 0 of the step, of shape (4, 6)" in text
+    assert "expected rows that lie whole on one process" in text
 
 
 def assert_near(ours, whole) -> None:

@@ -81,11 +81,7 @@ Problem::Problem(const Subject& subject, const Scenario& scenario, int variant) 
   CommonArgs& common = call_.common;
   const size_t count = call_.tensors.size();
   common.steps = static_cast<float*>(add_stream("steps", DType::kFloat32, int64_t(count) + 1, 0, 0, 0));
-  int64_t totals = 0;
-  for (int k = 0; k < reductions_; ++k) {
-    const Axis axis = k < subject.reduction_count ? subject.reduce_axis(k, common.hypers) : Axis::kTensor;
-    totals += segment_total(call_.tensors, axis);
-  }
+  const int64_t totals = subject.total_count(call_.tensors, common);
   common.totals = static_cast<double*>(add_stream("totals", DType::kFloat64, totals, 0, 0, 0));
   if (scenario.device_scalars) {
     for (const TensorArgs& t : call_.tensors) {

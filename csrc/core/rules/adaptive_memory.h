@@ -4,7 +4,8 @@
 //   d = ((beta + lambda) d + (1 - beta) g) / (1 + lambda)  (d = g at the first step),  p -= lr d / P
 //   beta = clip((1 + lambda) / 2 * (||g||^2 - ||d||^2) / ||g - d||^2 + (1 - lambda) / 2, 0, 1)
 // where the squared norms are weighted by 1 / P. P is 1 or, where a second moment is kept, Adam's sqrt(v / (1 - b2^t)) + eps.
-// The form of the update is the paper's; beta is derived from the model here, per tensor. Three reductions, then the map.
+// The form of the update is the paper's; beta is derived from the model here, per tensor. One pass makes the three sums, then
+// the map.
 #pragma once
 
 #include "core/math.h"
@@ -32,8 +33,7 @@ struct AdaptiveMemory {
   }
 
   enum { kGradient, kMemory, kDistance };
-  static constexpr int kReductions = 3;
-  MOMENTUM_HD static ReduceOp reduce_op(int, const double*) { return ReduceOp::kSum; }
+  static constexpr int kProducts = 3;
 
   template <class T>
   struct Scalars {
@@ -46,9 +46,9 @@ struct AdaptiveMemory {
     const bool weighted = (t.present & 2u) != 0;
     Scalars<T> s{T(0), T(1), c.beta2, c.one_minus_beta2, T(1), c.eps, t.lr, t.step <= T(1), weighted};
     if (weighted) s.inverse_root = T(1) / math::sqrt(math::one_minus_power(c.log_beta2, t.step));
-    if (t.completed > kDistance && !s.first) {
-      const double pull = double(c.pull), distance = t.totals[kDistance];
-      const double excess = t.totals[kGradient] - t.totals[kMemory];
+    if (t.sums != nullptr && !s.first) {
+      const double pull = double(c.pull), distance = t.sums[kDistance];
+      const double excess = t.sums[kGradient] - t.sums[kMemory];
       double beta = distance != 0 ? 0.5 * (1 + pull) * excess / distance + 0.5 * (1 - pull) : 0.0;
       beta = beta < 0 ? 0 : beta > 1 ? 1 : beta;
       s.old_weight = T(beta + pull) * c.keep;
@@ -65,11 +65,14 @@ struct AdaptiveMemory {
   }
 
   template <class T>
-  MOMENTUM_HD static T measure(int k, const Scalars<T>& s, T g, T, const T* x) {
+  MOMENTUM_HD static void products(const Scalars<T>& s, T g, T, const T* x, double* out) {
     T updated;
+    const double weight = double(inverse_scale(s, g, x[1], &updated));
     const T memory = s.first ? g : x[0];
-    const T value = k == kGradient ? g : k == kMemory ? memory : g - memory;
-    return value * value * inverse_scale(s, g, x[1], &updated);
+    const double change = double(g - memory);
+    out[kGradient] = double(g) * double(g) * weight;
+    out[kMemory] = double(memory) * double(memory) * weight;
+    out[kDistance] = change * change * weight;
   }
 
   template <class T>

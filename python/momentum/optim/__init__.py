@@ -4,6 +4,7 @@ from momentum.optim._base import FusedOptimizer
 from momentum.optim._options import CommonOptions
 from momentum.optim.adabelief import AdaBelief
 from momentum.optim.adam import Adam
+from momentum.optim.adamp import AdamP
 from momentum.optim.adamw import AdamW
 from momentum.optim.adan import Adan
 from momentum.optim.adaptive_memory import AMSGD, AMAdamW
@@ -16,6 +17,7 @@ from momentum.optim.normalized_sgd import NormalizedSGD
 from momentum.optim.scale import SCALE, scale_groups
 from momentum.optim.sgd import SGD
 from momentum.optim.sgd_sai import SGDSaI
+from momentum.optim.sgdp import SGDP
 from momentum.optim.sophia_g import SophiaG
 from momentum.optim.sophia_h import SophiaH
 from momentum.optim.spam import SPAM
@@ -26,12 +28,14 @@ __all__ = [
     "FRUGAL",
     "SCALE",
     "SGD",
+    "SGDP",
     "SPAM",
     "AMAdamW",
     "AdaBelief",
     "Adam",
     "Adam4bit",
     "Adam8bit",
+    "AdamP",
     "AdamW",
     "AdamW4bit",
     "AdamW8bit",

@@ -78,6 +78,11 @@ class Settings:
         """What the op does with entries that disagree with the gradient."""
         return Cautious(self.arguments.get("cautious", Cautious.OFF))
 
+    @property
+    def perpendicular(self) -> bool:
+        """Whether the op looks for the perpendicular part of gradients first."""
+        return "perpendicular" in self.arguments
+
     def residual_of(self, param: Tensor) -> Residual:
         """Return what is kept beside ``param``."""
         narrow = (torch.bfloat16,) if self.residual == Residual.LOW_BITS else (torch.bfloat16, torch.float16)
@@ -85,7 +90,7 @@ class Settings:
 
     def same_tensors(self, other: Settings) -> bool:
         """Return whether the same tensors are needed under ``other``, so that a plan survives the change."""
-        names = ("rule", "states", "formats", "residual", "ema", "seed", "cautious")
+        names = ("rule", "states", "formats", "residual", "ema", "seed", "cautious", "perpendicular")
         return all(getattr(self, name) == getattr(other, name) for name in names)
 
 
@@ -123,7 +128,7 @@ class Launch:
         reductions = [*first.rule.reductions]
         if first.cautious == Cautious.RESCALED:
             reductions.append(CAUTIOUS_COUNT)
-        self._totals = Totals(self._params, reductions, self._device)
+        self._totals = Totals(self._params, reductions, self._device, perpendicular=first.perpendicular)
         # What the choice of tensors above rests on and module.to() or `p.data = ...` can change.
         self._dtypes = [p.dtype for p in self._params] if first.residual != Residual.NONE else []
         self._shapes = [p.shape for p in self._params] if any(r.axis >= 0 for r in reductions) else []

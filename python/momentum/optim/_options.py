@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor
 
-from momentum.enums import Cautious, DecayMode, Residual, Rounding
+from momentum.enums import Cautious, DecayMode, Perpendicular, Residual, Rounding
 from momentum.quant.formats import FORMATS, StateFormat
 
 Group = dict[str, Any]
@@ -25,6 +25,12 @@ DECAY_MODES = {
     "decoupled_after": DecayMode.DECOUPLED_AFTER,
 }
 CAUTIOUS = {False: Cautious.OFF, True: Cautious.MASK, "mask": Cautious.MASK, "rescaled": Cautious.RESCALED}
+ORTHOGRAD = {
+    False: Perpendicular.OFF,
+    True: Perpendicular.RENORMALIZED,
+    "renormalized": Perpendicular.RENORMALIZED,
+    "projected": Perpendicular.PROJECTED,
+}
 RESIDUALS = {None: Residual.NONE, "kahan": Residual.KAHAN, "master": Residual.MASTER, "low_bits": Residual.LOW_BITS}
 ROUNDINGS = {"nearest": Rounding.NEAREST, "stochastic": Rounding.STOCHASTIC}
 
@@ -56,6 +62,10 @@ class CommonOptions(TypedDict, total=False):
     cautious : bool or str
         Drop entries of the update that disagree with the gradient in sign: True or ``"mask"``, or ``"rescaled"`` to
         divide the rest by the share that is left. Default: False.
+    orthograd : bool or str
+        Step along the part of each tensor's gradient that is perpendicular to the parameter (⊥Grad): True or
+        ``"renormalized"`` at the norm of the whole gradient, ``"projected"`` as it is. A gradient that is parallel to its
+        parameter, as that of every tensor of one element, counts as 0. One launch more. Default: False.
     state_format : str, torch.dtype, StateFormat or dict
         How the states are stored, for all or by name: ``"fp32"``, ``"bf16"``, ``"fp16"`` or a dtype; quantised in blocks as
         ``"int8"``, ``"int4"`` or ``"fp8"`` or any :class:`momentum.quant.StateFormat`. Default: float32, and float64 for
@@ -80,6 +90,7 @@ class CommonOptions(TypedDict, total=False):
     max_lr: float | None
     maximize: bool
     cautious: bool | str
+    orthograd: bool | str
     state_format: OneFormat | dict[str, OneFormat]
     quantize_min_numel: int
     full_precision: Exceptions
@@ -94,6 +105,7 @@ COMMON_DEFAULTS: CommonOptions = {
     "max_lr": None,
     "maximize": False,
     "cautious": False,
+    "orthograd": False,
     "state_format": None,
     "quantize_min_numel": 4096,
     "full_precision": (),
@@ -164,6 +176,7 @@ def check_common(group: Group, state_names: tuple[str, ...], non_negative: tuple
     check_choice("weight_decay_mode", group["weight_decay_mode"], DECAY_MODES)
     check_flag("maximize", group["maximize"])
     check_choice("cautious", group["cautious"], CAUTIOUS)
+    check_choice("orthograd", group["orthograd"], ORTHOGRAD)
     check_choice("compensation", group["compensation"], RESIDUALS)
     check_choice("rounding", group["rounding"], ROUNDINGS)
     check_integer("seed", group["seed"])
@@ -234,6 +247,7 @@ def common_arguments(group: Group) -> dict[str, Any]:
         "decay": int(decay),
         "maximize": group["maximize"],
         "cautious": int(CAUTIOUS[group["cautious"]]),
+        "perpendicular": int(ORTHOGRAD[group["orthograd"]]),
         "rounding": int(ROUNDINGS[group["rounding"]]),
     }
     if decay == DecayMode.LR_DECOUPLED:

@@ -18,11 +18,24 @@ class Reduction:
         What gets a total of its own: the tensor (-1), each column (0) or each row (1) of dim 0 by the rest.
     mean
         Whether the op divides the total by the number of elements reduced, so that a shard's own number must be replaced.
+    width
+        How many totals there are of each.
+    matrices
+        Whether parameters of fewer than two dimensions have none, and those of others are never parts of a whole.
     """
 
     combine: Literal["sum", "max"]
     axis: Literal[-1, 0, 1] = -1
     mean: bool = False
+    width: int = 1
+    matrices: bool = False
+
+
+PROJECTION = (Reduction("sum", axis=1, width=4, matrices=True), Reduction("sum", width=6))
+"""Sums over rows, and over the sums of rows, by which AdamP and SGDP decide."""
+
+PERPENDICULAR = Reduction("sum", width=3)
+"""What any rule may be preceded by."""
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from momentum.optim import _sharding
-from momentum.optim._rule import Reduction
+from momentum.optim._rule import PERPENDICULAR, Reduction
 
 
 class Totals:
-    """The ``totals`` of an op: reduction by reduction, tensor by tensor, one float64 per tensor, row or column.
+    """The ``totals`` of an op: reduction by reduction, tensor by tensor, float64s per tensor, row or column.
 
     Parameters
     ----------
@@ -24,10 +24,21 @@ class Totals:
         What is reduced before the map, in order.
     device
         Where the tensors are.
+    perpendicular
+        Whether the step begins with the sums behind the perpendicular part of the gradients; they come last in memory.
+
+    Raises
+    ------
+    RuntimeError
+        When a DTensor is split so that a reduction cannot be completed.
     """
 
-    def __init__(self, params: Sequence[Tensor], reductions: Sequence[Reduction], device: torch.device) -> None:
-        self._layouts = [_Layout(params, reduction, device) for reduction in reductions]
+    def __init__(
+        self, params: Sequence[Tensor], reductions: Sequence[Reduction], device: torch.device, *, perpendicular: bool = False
+    ) -> None:
+        self._own = len(reductions)
+        ordered = [*reductions, PERPENDICULAR] if perpendicular else reductions
+        self._layouts = [_Layout(params, reduction, device) for reduction in ordered]
         self._spread = any(layout.parts for layout in self._layouts)
         self.tensor = torch.zeros(sum(layout.size for layout in self._layouts), dtype=torch.float64, device=device)
 
@@ -37,12 +48,15 @@ class Totals:
             yield {}
             return
         slices = torch.split(self.tensor, [layout.size for layout in self._layouts])
-        for k, (layout, totals) in enumerate(zip(self._layouts, slices, strict=True)):
-            totals.zero_()  # an empty shard adds nothing
-            yield {"stage": 2 * k}
-            layout.complete(totals)
-            yield {"stage": 2 * k + 1}
-        yield {"stage": 2 * len(slices)}
+        passes = [(2 * k, k) for k in range(self._own)]
+        if len(slices) > self._own:
+            passes.insert(0, (2 * self._own + 1, self._own))
+        for stage, k in passes:
+            slices[k].zero_()  # an empty shard adds nothing
+            yield {"stage": stage}
+            self._layouts[k].complete(slices[k])
+            yield {"stage": stage + 1}
+        yield {"stage": 2 * self._own}
 
 
 class _Layout:
@@ -52,12 +66,19 @@ class _Layout:
         self.size = 0
         self.parts: dict[Any, _Part] = {}
         shares = []
-        for param in params:
+        for i, param in enumerate(params):
+            if reduction.matrices and param.dim() < 2:
+                continue
             shape = _sharding.local(param).shape
             count, reduced = _extent(shape, reduction.axis)
             for group in _groups(param, reduction.axis):
-                self.parts.setdefault(group, _Part(group, reduction.combine)).add(self.size, count)
-            self.size += count
+                if reduction.matrices:
+                    raise RuntimeError(
+                        f"parameter {i} of the step, of shape {tuple(param.shape)}, has placements {param.placements}, "  # type: ignore[attr-defined]
+                        "expected rows that lie whole on one process: shard it along dimension 0"
+                    )
+                self.parts.setdefault(group, _Part(group, reduction.combine)).add(self.size, count * reduction.width)
+            self.size += count * reduction.width
             whole = _extent(param.shape, reduction.axis)[1]
             shares.append(torch.full((count,), reduced / max(whole, 1), dtype=torch.float64))
         for part in self.parts.values():

@@ -12,7 +12,7 @@ from momentum.optim._base import FusedOptimizer
 from momentum.optim._options import CommonOptions, Group, check_number
 from momentum.optim._rule import Reduction, Rule
 
-RULE = Rule("adaptive_memory", ("memory", "exp_avg_sq"), reductions=(Reduction("sum"),) * 3, non_negative=("exp_avg_sq",))
+RULE = Rule("adaptive_memory", ("memory", "exp_avg_sq"), reductions=(Reduction("sum", width=3),), non_negative=("exp_avg_sq",))
 
 
 class AMSGD(FusedOptimizer):

@@ -15,7 +15,9 @@ from momentum.reference.frame import apply_step, cautious_mask, weight_average
 from momentum.reference.hessian_ema import hessian_ema
 from momentum.reference.lion import lion
 from momentum.reference.normalized import normalized
+from momentum.reference.perpendicular import perpendicular_gradient
 from momentum.reference.philox import philox4x32
+from momentum.reference.projection import adamp, sgdp
 from momentum.reference.reductions import segment_reduce
 from momentum.reference.scale import scale
 from momentum.reference.sgd import sgd
@@ -28,6 +30,7 @@ from momentum.reference.transport import newton_matrix, sinkhorn, transport_obje
 __all__ = [
     "adabelief",
     "adam",
+    "adamp",
     "adan",
     "adaptive_memory",
     "apply_step",
@@ -37,11 +40,13 @@ __all__ = [
     "lion",
     "newton_matrix",
     "normalized",
+    "perpendicular_gradient",
     "philox4x32",
     "scale",
     "segment_reduce",
     "sgd",
     "sgd_sai",
+    "sgdp",
     "signal_to_noise",
     "sinkhorn",
     "sophia",

@@ -12,9 +12,12 @@ SUM, SUMSQ, DOT, ABSMAX, AGREEMENT = range(5)
 TENSOR, COLUMN, ROW = -1, 0, 1
 
 
-def total(values: Tensor) -> Tensor:
-    """Return the sum of all elements; rules call it where rounding of a total is to be told from that of elements."""
-    return values.sum()
+def total(values: Tensor, dim: int | None = None) -> Tensor:
+    """Return the sum of all elements, or along ``dim``, which is kept.
+
+    Rules call it where rounding of a total is to be told from that of elements.
+    """
+    return values.sum() if dim is None else values.sum(dim, keepdim=True)
 
 
 def clip(value: Tensor, low: float, high: float) -> Tensor:
