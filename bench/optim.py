@@ -30,6 +30,10 @@ class Algorithm:
     states: float
     """Per element: a half where a quarter of the elements has two."""
     gradient_reads: int = 1
+    parameter_reads: int = 0
+    """Times that the parameter is read before the step."""
+    state_reads: int = 0
+    """And the states."""
     arguments: dict[str, Any] = field(default_factory=dict)
     variant: str = ""
     """What tells two rows of one optimizer apart."""
@@ -37,8 +41,9 @@ class Algorithm:
     """States of the rule in ``momentum.reference``, with their shapes where they are not the parameter's."""
 
     def bytes_per_element(self, parameter: int, gradient: int, state: float) -> float:
-        """Parameter and states are read and written, the gradient is read as often as the mathematics asks."""
-        return 2 * parameter + self.gradient_reads * gradient + 2 * self.states * state
+        """Parameter and states are read and written, all is read as often as the mathematics asks."""
+        states = (2 + self.state_reads) * self.states * state
+        return (2 + self.parameter_reads) * parameter + self.gradient_reads * gradient + states
 
 
 _MOMENTS: dict[str, tuple[int, ...] | None] = {"exp_avg": None, "exp_avg_sq": None}
@@ -58,6 +63,12 @@ SOPHIA_G = Algorithm("SophiaG", states=2, plain_states=dict.fromkeys(("exp_avg",
 SGD_SAI = Algorithm("SGDSaI", states=1, plain_states={"momentum_buffer": None, "scalars": (1,)})
 FAMILY = (LION, ADAN, ADABELIEF, DIFFGRAD, SOPHIA_G, SPAM, SGD_SAI)
 """One pass over the streams, one launch."""
+# All is read before the step, to decide what is projected.
+ADAMP = Algorithm("AdamP", states=2, gradient_reads=2, parameter_reads=1, state_reads=1, plain_states=_MOMENTS)
+# Gradient and parameter are read once more, for the part of the one that is perpendicular to the other.
+ORTHOGRAD = Algorithm(
+    "AdamW", states=2, gradient_reads=2, parameter_reads=1, arguments={"orthograd": True}, variant="orthograd"
+)
 _REFERENCE_NAMES = {"SGDSaI": "sgd_sai", "StableSPAM": "stable_spam", "SophiaG": "sophia"}
 """Of the others the rule is the name in lower case."""
 
@@ -121,7 +132,8 @@ def cases(device: torch.device, shrink: int) -> list[Case]:
         *(Work(algorithm, "1000 x 4096", ((4096,),) * 1000) for algorithm in FAMILY if OPTIONAL.get(algorithm.name)),
         Work(SPAM, "148 GPT", GPT_SHAPES),
         Work(STABLE_SPAM, "148 GPT", GPT_SHAPES),
-        *(Work(algorithm, "28 GPT matrices", MATRICES) for algorithm in (SCALE, SPAM_QUARTER, FRUGAL)),
+        *(Work(algorithm, "28 GPT matrices", MATRICES) for algorithm in (SCALE, ADAMP, SPAM_QUARTER, FRUGAL)),
+        Work(ORTHOGRAD, "148 GPT", GPT_SHAPES),
         Work(ADAMW, "400 tiny", ((_TINY,),) * 400, cold=False),
         Work(ADAMW, "4000 tiny", ((_TINY,),) * 4000, cold=False),
     ]
@@ -166,6 +178,9 @@ def _contenders(work: Work, shapes: Shapes, device: torch.device) -> list[Conten
 
     ours = momentum_optimizer(algorithm.name, state_format=work.states or work.dtype, **algorithm.arguments)
     found = [contender("momentum", ours, state=work.state_bytes)]
+    if algorithm.label:
+        found.append(contender(FUSED_ADAMW, torch_optimizer("AdamW", FUSED), of=ADAMW))
+        return found
     if algorithm.name in ("AdamW", "SGD"):
         temporaries = {"torch foreach": 2 * count * size, "torch for-loop": 2 * largest * size}
         for variant in TORCH_VARIANTS:
@@ -202,7 +217,8 @@ def _imported(name: str) -> ModuleType:
 def _plain(algorithm: Algorithm) -> Make:
     def make(inputs: Parameters) -> torch.optim.Optimizer:
         rule = getattr(_imported("momentum.reference"), _REFERENCE_NAMES.get(algorithm.name, algorithm.name.lower()))
-        return PlainLoop(inputs, rule, algorithm.plain_states)
+        run = _imported("momentum.reference.frame").run_rule
+        return PlainLoop(inputs, lambda *arguments: run(rule, *arguments, {})[:2], algorithm.plain_states)
 
     return make
 

@@ -73,6 +73,7 @@ OPTIONAL: dict[str, tuple[Optional, ...]] = {
     ),
     "AdaBelief": (Optional("pytorch_optimizer", "pytorch_optimizer", "AdaBelief", {"rectify": True}),),
     "DiffGrad": (Optional("pytorch_optimizer", "pytorch_optimizer", "DiffGrad"),),
+    "AdamP": (Optional("pytorch_optimizer", "pytorch_optimizer", "AdamP"),),
     "SPAM": (Optional("pytorch_optimizer", "pytorch_optimizer", "SPAM"),),
     "StableSPAM": (Optional("pytorch_optimizer", "pytorch_optimizer", "StableSPAM"),),
 }
@@ -109,6 +110,6 @@ class PlainLoop(torch.optim.Optimizer):
                         state[name] = parameter.new_zeros(parameter.shape if shape is None else shape)
                 state["step"] += 1
                 kept = {name: state[name] for name in self._states}
-                update, kept = self._rule(parameter.grad, kept, state["step"])
+                update, kept = self._rule(parameter.grad, parameter, kept, state["step"])
                 state.update(kept)
                 parameter.sub_(update, alpha=group["lr"])

@@ -102,6 +102,8 @@ def test_the_clock_measures_seconds_per_call() -> None:
         (optim.SPAM, (4, 4, 4), 28),
         (optim.STABLE_SPAM, (4, 4, 4), 36),
         (optim.SCALE, (4, 4, 4), 16),
+        (optim.ADAMP, (4, 4, 4), 44),
+        (optim.ORTHOGRAD, (4, 4, 4), 36),
     ],
 )
 def test_bytes_per_element_are_those_of_the_streams(

@@ -65,6 +65,7 @@ CASES = {
     "Lion-l2": pair("Lion", weight_decay=0.1, kernel="l2"),
     "Lion-row": pair("Lion", weight_decay=0.1, kernel="row"),
     "NormalizedSGD": pair("NormalizedSGD", nesterov=True),
+    "NormalizedSGD-all": pair("NormalizedSGD", scope="all"),
     "SGDSaI": pair("SGDSaI"),
     "AMSGD": pair("AMSGD", weight_decay=0.1),
     "AMAdamW": pair("AMAdamW", pull=0.5),

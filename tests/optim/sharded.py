@@ -63,6 +63,7 @@ RUNS = {
             "AdamW-orthograd",
             "StableSPAM-orthograd",
             "NormalizedSGD",
+            "NormalizedSGD-all",
             "SGDSaI",
             "SPAM",
             "StableSPAM",

@@ -80,6 +80,7 @@ OWN = {
         ({"momentum": torch.tensor(0.5)}, TypeError, "momentum must be a number"),
         ({"eps": -1.0}, ValueError, "eps must be in"),
         ({"nesterov": 1}, TypeError, "nesterov must be True or False"),
+        ({"scope": "group"}, ValueError, "scope must be one of 'tensor', 'all'"),
     ],
     "AMAdamW": [
         ({"pull": -0.1}, ValueError, "pull must be in"),

@@ -75,6 +75,7 @@ REDUCING = {
     "Adan-clipped": "adan",
     "Lion-row": "scale",
     "NormalizedSGD": "normalized",
+    "NormalizedSGD-all": "normalized",
     "SCALE": "scale",
     "SGDP": "sgdp",
     "StableSPAM-orthograd": "stable_spam",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 from typing import Any, ClassVar, cast, overload
 
 import torch
@@ -28,6 +29,7 @@ from momentum.optim._options import (
 from momentum.optim._plan import Entry, Plan
 from momentum.optim._rule import Rule
 from momentum.optim._states import fill_state
+from momentum.optim._totals import share
 
 
 class FusedOptimizer(Optimizer):
@@ -216,8 +218,9 @@ class FusedOptimizer(Optimizer):
             raise RuntimeError(f"{type(self).__name__}: the state of a parameter holds something that is not a tensor")
         try:
             grad_scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
-            for launch, tensors in zip(plan.launches, lists, strict=True):
-                launch.run(tensors, grad_scale, found_inf)
+            runs = [launch.run(tensors, grad_scale, found_inf) for launch, tensors in zip(plan.launches, lists, strict=True)]
+            for totals in zip_longest(*runs):
+                share([part for part in totals if part is not None])
         except BaseException:
             for launch in plan.launches:
                 launch.discard(self.state)

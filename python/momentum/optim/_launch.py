@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Generator, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
@@ -212,8 +212,8 @@ class Launch:
         pairs = zip(self._states, self._has_residual, strict=True)
         return [state[name] if has_residual else self._empty for state, has_residual in pairs]
 
-    def run(self, lists: list[list[Tensor]], grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
-        """Call the op on the ``lists`` that :meth:`collect` returned."""
+    def run(self, lists: list[list[Tensor]], grad_scale: Tensor | None, found_inf: Tensor | None) -> Generator[Tensor]:
+        """Call the op on the ``lists`` that :meth:`collect` returned; yield totals that all launches of the step share."""
         params = self._params
         if self._sharded:
             _sharding.check_grads(params, lists[0])
@@ -221,6 +221,9 @@ class Launch:
         grads, *states, scales, residuals, ema_params, scalars = lists
         arguments = self._arguments | self._device_arguments(grad_scale, found_inf)
         for stage in self._totals.stages():
+            if isinstance(stage, Tensor):
+                yield stage
+                continue
             _ops.step_(
                 self._rule.op,
                 params,

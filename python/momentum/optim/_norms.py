@@ -23,7 +23,7 @@ def reduce_tensors(tensors: Sequence[Tensor], kind: int, device: torch.device, o
     """Return one number per tensor of ``device``, DTensors or not, in float64: a sum of what ``kind`` says."""
     totals = Totals(tensors, [Reduction("sum")], device)
     for stage in totals.stages():
-        if stage.get("stage", 0) == 0:
+        if isinstance(stage, dict) and stage.get("stage", 0) == 0:
             parts, partners = ([_sharding.local(tensor) for tensor in side] for side in (tensors, others))
             _ops.call("segment_reduce", parts, partners, totals.tensor, kind=kind, axis=-1)
     return totals.tensor

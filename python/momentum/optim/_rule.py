@@ -20,6 +20,8 @@ class Reduction:
         Whether the op divides the total by the number of elements reduced, so that a shard's own number must be replaced.
     width
         How many totals there are of each.
+    shared
+        Whether every tensor's total becomes the sum of those of all tensors of the step, whatever calls they go in.
     matrices
         Whether parameters of fewer than two dimensions have none, and those of others are never parts of a whole.
     """
@@ -28,6 +30,7 @@ class Reduction:
     axis: Literal[-1, 0, 1] = -1
     mean: bool = False
     width: int = 1
+    shared: bool = False
     matrices: bool = False
 
 

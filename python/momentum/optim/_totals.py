@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from math import prod
 from typing import Any
 
@@ -39,12 +39,15 @@ class Totals:
         self._own = len(reductions)
         ordered = [*reductions, PERPENDICULAR] if perpendicular else reductions
         self._layouts = [_Layout(params, reduction, device) for reduction in ordered]
-        self._spread = any(layout.parts for layout in self._layouts)
+        self._staged = any(layout.parts or layout.shared for layout in self._layouts)
         self.tensor = torch.zeros(sum(layout.size for layout in self._layouts), dtype=torch.float64, device=device)
 
-    def stages(self) -> Iterator[dict[str, int]]:
-        """Yield what each call of the op that makes up one step adds to its arguments; complete the totals between calls."""
-        if not self._spread:
+    def stages(self) -> Generator[dict[str, int] | Tensor]:
+        """Yield what each call of the op that makes up one step adds to its arguments; complete the totals between calls.
+
+        A tensor that is yielded in between holds totals that are to be replaced by the sum of all those of the step.
+        """
+        if not self._staged:
             yield {}
             return
         slices = torch.split(self.tensor, [layout.size for layout in self._layouts])
@@ -55,6 +58,8 @@ class Totals:
             slices[k].zero_()  # an empty shard adds nothing
             yield {"stage": stage}
             self._layouts[k].complete(slices[k])
+            if self._layouts[k].shared:
+                yield slices[k]
             yield {"stage": stage + 1}
         yield {"stage": 2 * self._own}
 
@@ -64,6 +69,7 @@ class _Layout:
 
     def __init__(self, params: Sequence[Tensor], reduction: Reduction, device: torch.device) -> None:
         self.size = 0
+        self.shared = reduction.shared
         self.parts: dict[Any, _Part] = {}
         shares = []
         for i, param in enumerate(params):
@@ -116,6 +122,14 @@ class _Part:
         shared = totals.index_select(0, self._index)
         all_reduce(shared, ReduceOp.MAX if self._combine == "max" else ReduceOp.SUM, self._group)
         totals.index_copy_(0, self._index, shared)
+
+
+def share(parts: Sequence[Tensor]) -> None:
+    """Replace every total by the sum of all: in the order of the lists, on the devices they are on."""
+    home = parts[0].device
+    total = torch.stack([part.sum().to(home, non_blocking=True) for part in parts]).sum()
+    for part in parts:
+        part.copy_(total.to(part.device, non_blocking=True).expand_as(part))
 
 
 def _extent(shape: Sequence[int], axis: int) -> tuple[int, int]:

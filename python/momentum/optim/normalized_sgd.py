@@ -5,16 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor
+from torch._compile import _disable_dynamo
 from torch.optim.optimizer import ParamsT
 from typing_extensions import Unpack
 
 from momentum.optim._base import FusedOptimizer
-from momentum.optim._options import CommonOptions, Group, check_flag, check_number
+from momentum.optim._options import CommonOptions, Group, check_choice, check_flag, check_number
 from momentum.optim._rule import Reduction, Rule
+
+SCOPES = {
+    scope: Rule("normalized", ("exp_avg",), reductions=(Reduction("sum", shared=scope == "all"),), counts=False)
+    for scope in ("tensor", "all")
+}
 
 
 class NormalizedSGD(FusedOptimizer):
-    r"""SGD whose momentum is divided by its norm, tensor by tensor: every step of a tensor has the length :math:`\eta`.
+    r"""SGD whose momentum is divided by its norm, of each tensor or of all: every step has the length :math:`\eta`.
 
     .. math::
         m_t &= \mu m_{t-1} + (1 - \mu) g_t \\
@@ -35,6 +41,9 @@ class NormalizedSGD(FusedOptimizer):
         :math:`\lambda \ge 0`, a number or a one-element tensor. Default: 0.
     nesterov
         Look ahead along the momentum. Default: False.
+    scope
+        Whose norm a tensor's :math:`d_t` is divided by: its own (``"tensor"``), or that of all tensors of the step in groups
+        that say so (``"all"``), which then move by :math:`\eta` together. Default: ``"tensor"``.
     eps
         :math:`\epsilon \ge 0`: a smaller norm counts as this, so that a zero gradient moves nothing. Default: 1e-12.
     **options
@@ -47,8 +56,9 @@ class NormalizedSGD(FusedOptimizer):
 
     Notes
     -----
-    Cutkosky and Mehta, "Momentum Improves Normalized SGD" (2020), algorithm 1, with one norm per tensor where the paper has one
-    of all parameters.
+    Cutkosky and Mehta, "Momentum Improves Normalized SGD" (2020), algorithm 1, which is ``scope="all"``; the upper level of
+    BO-REP, bilevel optimisation under unbounded smoothness, steps so as well. A norm over all tensors covers every group,
+    device and process, and is added up on the device; :meth:`step_param`, which sees one tensor, refuses it.
 
     Examples
     --------
@@ -58,7 +68,7 @@ class NormalizedSGD(FusedOptimizer):
     >>> model(torch.ones(4, 2)).sum().backward(); optimizer.step()
     """
 
-    _rule = Rule("normalized", ("exp_avg",), reductions=(Reduction("sum"),), counts=False)
+    _rule = SCOPES["tensor"]
 
     def __init__(
         self,
@@ -68,6 +78,7 @@ class NormalizedSGD(FusedOptimizer):
         weight_decay: float | Tensor = 0.0,
         *,
         nesterov: bool = False,
+        scope: str = "tensor",
         eps: float = 1e-12,
         **options: Unpack[CommonOptions],
     ) -> None:
@@ -76,9 +87,19 @@ class NormalizedSGD(FusedOptimizer):
             "momentum": momentum,
             "weight_decay": weight_decay,
             "nesterov": nesterov,
+            "scope": scope,
             "eps": eps,
         }
         super().__init__(params, defaults, options)
+
+    def _rule_of(self, group: Group) -> Rule:
+        return SCOPES[group["scope"]]
+
+    @_disable_dynamo
+    def _advance(self, param: Tensor | None) -> None:
+        if param is not None and any(group["scope"] == "all" for group in self.param_groups):
+            raise RuntimeError("NormalizedSGD: step_param() cannot divide by the norm of all tensors: scope must be 'tensor'")
+        super()._advance(param)
 
     def _kept_states(self, group: Group) -> tuple[str, ...]:
         return self._rule.states if group["momentum"] > 0 else ()
@@ -91,5 +112,6 @@ class NormalizedSGD(FusedOptimizer):
         check_number("momentum", group["momentum"], 0.0, 1.0, below=True)
         check_number("eps", group["eps"])
         check_flag("nesterov", group["nesterov"])
+        check_choice("scope", group["scope"], SCOPES)
         if isinstance(group["momentum"], Tensor):
             raise TypeError("momentum must be a number: whether it is 0 decides what is kept")
