@@ -242,8 +242,9 @@ def test_state_that_does_not_fit_is_refused(name, damage):
 @pytest.mark.parametrize("donor", CLASSES)
 def test_state_of_another_optimizer_is_refused(name, donor):
     """Unless the states are the same by name and meaning enough to be continued."""
-    moments, hessians, averages = {"Adam", "AdamW", "SPAM"}, {"SophiaG", "SophiaH"}, {"Lion", "NormalizedSGD"}
-    if name == donor or {name, donor} <= moments or {name, donor} <= hessians or {name, donor} <= averages:
+    moments, averages = {"Adam", "AdamP", "AdamW", "AdamW-orthograd", "SPAM"}, {"Lion", "NormalizedSGD"}
+    alike = [moments, averages, {"SophiaG", "SophiaH"}, {"SGD-momentum", "SGDP"}]
+    if name == donor or any({name, donor} <= names for names in alike):
         pytest.skip("continues")
     if "SCALE-momentum" in (name, donor) and {name, donor} & averages:
         pytest.skip("SCALE's groups differ in number")

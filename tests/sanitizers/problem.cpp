@@ -81,8 +81,12 @@ Problem::Problem(const Subject& subject, const Scenario& scenario, int variant) 
   CommonArgs& common = call_.common;
   const size_t count = call_.tensors.size();
   common.steps = static_cast<float*>(add_stream("steps", DType::kFloat32, int64_t(count) + 1, 0, 0, 0));
-  const int64_t totals = subject.total_count(call_.tensors, common);
+  const int64_t own = subject.total_count(call_.tensors, common);
+  const bool perpendicular = scenario.perpendicular && subject.has_map;
+  const int64_t totals = own + (perpendicular ? kPerpendicularTotals * int64_t(count) : 0);
   common.totals = static_cast<double*>(add_stream("totals", DType::kFloat64, totals, 0, 0, 0));
+  if (perpendicular) common.perpendicular = common.totals + own;
+  common.renormalize = true;
   if (scenario.device_scalars) {
     for (const TensorArgs& t : call_.tensors) {
       device_lr_.push_back(t.lr);
@@ -146,6 +150,10 @@ void Problem::add_tensor(const Subject& subject, const Scenario& scenario, int64
   t.rows = rows;
   t.cols = rows > 0 ? cols : 0;
   t.numel = rows * cols;
+  if (subject.matrices_only && cols == 1) {  // a vector
+    t.rows = 0;
+    t.cols = t.numel;
+  }
   t.lr = 0.01 + 0.001 * double(index % 3);
   t.weight_decay = scenario.decay == DecayMode::kNone ? 0 : 0.1 * double(index % 2);
   t.seed = 17 + index;

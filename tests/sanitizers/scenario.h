@@ -26,6 +26,7 @@ struct Scenario {
   bool sharded = false;
   bool staged = false;  // reductions and map called one by one
   bool maximize = false;
+  bool perpendicular = false;
   int tiny_tensors = 0;          // added to the list, to fill more than the table of one launch
   bool resident_tables = false;  // long tables stay in device memory
   DecayMode decay = DecayMode::kNone;

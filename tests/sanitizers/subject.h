@@ -20,6 +20,7 @@ struct Subject {
   int scalar_count;
   int reduction_count;
   bool has_map;
+  bool matrices_only;
   int64_t (*total_count)(const std::vector<TensorArgs>& tensors, const CommonArgs& common);
   cudaError_t (*run_cuda)(const StepCall& call, const cuda::Context& context);
   void (*run_cpu)(const StepCall& call, cpu::ParallelFor parallel_for);
@@ -35,8 +36,8 @@ template <class Rule>
 struct Registration {
   Registration() {
     subjects().push_back({Rule::kName, state_count<Rule>(), required_state_count<Rule>(), Rule::kHypers, hyper_count<Rule>(),
-                          scalar_count<Rule>(), reduction_count<Rule>(), has_map<Rule>(), total_count<Rule>,
-                          cuda::run_step<Rule>, [](const StepCall& call, cpu::ParallelFor parallel_for) {
+                          scalar_count<Rule>(), reduction_count<Rule>(), has_map<Rule>(), matrices_only<Rule>(),
+                          total_count<Rule>, cuda::run_step<Rule>, [](const StepCall& call, cpu::ParallelFor parallel_for) {
                             cpu::run_step(cpu::baseline::kernels<Rule>(), call, parallel_for);
                           }});
   }

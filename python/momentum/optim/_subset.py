@@ -6,7 +6,7 @@ each unit in int32 words, empty where all units are chosen or none. Which are ch
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -25,7 +25,7 @@ from momentum.optim._rule import Rule
 ELEMENTS, COLUMNS, ROWS = -1, 0, 1
 """The units of a draw, as the op's ``axis``."""
 
-NONE_CHOSEN: dict[str, Any] = {"ema_decay": None, "compensation": None, "rounding": "nearest"}
+NONE_CHOSEN: dict[str, Any] = {"orthograd": False, "ema_decay": None, "compensation": None, "rounding": "nearest"}
 """Common options that steps on a subset do not have."""
 
 
@@ -143,8 +143,9 @@ class SubsetLaunch(Launch):
             return None
         return [*lists[: 1 + len(self._names)], masks]
 
-    def run(self, lists: list[list[Tensor]], grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
-        """Call the op on the ``lists`` that :meth:`collect` returned."""
+    def run(self, lists: list[list[Tensor]], grad_scale: Tensor | None, found_inf: Tensor | None) -> Generator[Tensor]:
+        """Call the op on the ``lists`` that :meth:`collect` returned; no totals are shared."""
+        yield from ()
         grads, *states, masks = lists
         counts = [state.shape[1 if self._axis == COLUMNS else 0] for state in states[0]]
         device_arguments = self._device_arguments(grad_scale, found_inf)
