@@ -26,6 +26,7 @@ MOMENTUM_INLINE double exponentials_of(const T* c, int64_t m, double k, double u
     for (int q = 0; q < kUnroll; ++q) {
       const int64_t at = j + q * kLanes;
       const Vector e = exp2((load(v + at) + offset) + scale * load(c + at));
+      __builtin_prefetch(c + at + m);  // of the next row: hardware stops at the ends of pages
       store(p + at, e);
       totals[q] += e;
     }
