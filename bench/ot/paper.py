@@ -3,8 +3,8 @@
 Published: Tang et al., ICLR 2024 (arXiv 2401.12253), Table 1, on an Apple M1 Pro, as quoted in the literature; reg = 1 / 1200.
 The costs are known to be a random assignment and two pairs of MNIST digits; which digits, how costs are scaled and when
 "machine accuracy" counts as reached is not. Here the digits are scikit-learn's, enlarged, costs are at most 1, and a run
-ends when the dual objective is within 1e-15 of its maximum. The L1 error of the marginals, about the root of that, is not yet small then, and
-only by this measure do the published counts come out.
+ends when the dual objective is within 1e-15 of its maximum. The L1 error of the marginals, about the root of that, is
+not yet small then, and only by this measure do the published counts come out.
 
 ``published`` is the algorithm to the letter (``method="sns-paper"``) with the entries per row that come nearest to the count,
 ``sns`` the library's Newton method. Times are of one thread of this machine; those of the literal algorithm are of plain torch.

@@ -37,11 +37,16 @@ MOMENTUM_INLINE Vector load(const double* p) {
   return v;
 }
 
+#if defined(__AVX512F__)
+// GCC 12 makes five instructions of the conversion below.
+MOMENTUM_INLINE Vector load(const float* p) { return (Vector)_mm512_maskz_cvtps_pd(0xff, _mm256_loadu_ps(p)); }
+#else
 MOMENTUM_INLINE Vector load(const float* p) {
   Singles v;
   std::memcpy(&v, p, sizeof v);
   return __builtin_convertvector(v, Vector);
 }
+#endif
 
 MOMENTUM_INLINE void store(double* p, Vector v) { std::memcpy(p, &v, sizeof v); }
 

@@ -38,6 +38,8 @@ struct System {
   bool project;  // nothing was dropped: the matrix is singular, its null vector is constant
 };
 
+inline constexpr int64_t kTogether = 4;  // rows that are added up in one walk over the sums
+
 struct Kernels {
   // p_j = 2^(u + v_j - k c_j); returns the sum. Entries whose exponent is NaN or below -1022 are 0.
   double (*exponentials)(Row row, int64_t m, double k, double u, const double* v, double* p);
@@ -46,8 +48,8 @@ struct Kernels {
   void (*sums)(Row row, int64_t m, double k, int count, const double* u, const double* v, double* rows, double* columns);
   // The largest v_j - k c_j; -inf where there is none.
   double (*maximum)(Row row, int64_t m, double k, const double* v);
-  // out += scale * p
-  void (*add)(int64_t m, double scale, const double* p, double* out);
+  // out += scale_0 * p_0 + ..., in order, for rows p [count][m].
+  void (*add)(int64_t m, int64_t count, const double* scale, const double* p, double* out);
   // Entries with u + v_j - k c_j >= log2_theta + min(log2_row, log2_column_j): columns and values, in order. Returns how many.
   int64_t (*emit)(Row row, int64_t m, double k, double u, const double* v, double log2_theta, double log2_row,
                   const double* log2_column, int32_t* index, double* value);

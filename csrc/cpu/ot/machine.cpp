@@ -40,7 +40,7 @@ Machine::Machine(const Kernels& kernels, const momentum::ot::Batch& batch, int64
   strips_.resize((n_ + strip_rows_ - 1) / strip_rows_);
   for (Strip& strip : strips_) {
     strip.column.resize(kTried * m_);
-    strip.p.resize(m_);
+    strip.p.resize(kTogether * m_);
     strip.cost.resize(costs_.of_points() ? m_ : 0);
   }
   for (auto* rows : {&u_, &r_, &dx_, &rise_, &log2_a_}) rows->resize(n_);
@@ -63,7 +63,8 @@ void Machine::for_rows(int64_t columns, Body&& body) {
 
 void Machine::add_columns(int64_t count, double* columns) {
   std::fill_n(columns, count, 0.0);
-  for (const Strip& strip : strips_) kernels_.add(count, 1.0, strip.column.data(), columns);
+  const double one = 1;
+  for (const Strip& strip : strips_) kernels_.add(count, 1, &one, strip.column.data(), columns);
 }
 
 momentum::ot::Scan Machine::scan() {
@@ -96,7 +97,8 @@ momentum::ot::Scan Machine::scan() {
     forbidden[i] = found.forbidden;
     // At k = 0 a finite entry counts 1, an infinite one is NaN and counts 0: columns that no row reaches stay at 0.
     kernels_.exponentials(row, m_, 0.0, 0.0, support.data(), strip.p.data());
-    kernels_.add(m_, 1.0, strip.p.data(), strip.column.data());
+    const double one = 1;
+    kernels_.add(m_, 1, &one, strip.p.data(), strip.column.data());
   });
   add_columns(m_, c_.data());
   for (int64_t j = 0; j < m_; ++j) result.infeasible |= b_[j] > 0 && c_[j] == 0;
@@ -157,19 +159,27 @@ void Machine::update_columns() {
   }
 }
 
+void Machine::add_rows(Strip& strip) {
+  kernels_.add(m_, strip.waiting, strip.scale, strip.p.data(), strip.column.data());
+  strip.waiting = 0;
+}
+
 double Machine::sweep() {
   if (!fresh_) update_columns();
   for_rows(m_, [&](Strip& strip, int64_t i, Row row) {
     const double before = u_[i];
-    double sum = kernels_.exponentials(row, m_, k_, u_[i], v_.data(), strip.p.data());
+    double* p = strip.p.data() + strip.waiting * m_;
+    double sum = kernels_.exponentials(row, m_, k_, u_[i], v_.data(), p);
     if (!(sum > kSmallestSum && sum < kLargestSum)) {
       u_[i] = -kernels_.maximum(row, m_, k_, v_.data());
-      sum = kernels_.exponentials(row, m_, k_, u_[i], v_.data(), strip.p.data());
+      sum = kernels_.exponentials(row, m_, k_, u_[i], v_.data(), p);
     }
     u_[i] += std::log2(a_[i] / sum);
     rise_[i] = u_[i] - before;
-    kernels_.add(m_, a_[i] / sum, strip.p.data(), strip.column.data());
+    strip.scale[strip.waiting++] = a_[i] / sum;
+    if (strip.waiting == kTogether) add_rows(strip);
   });
+  for_strips([&](int64_t s) { add_rows(strips_[s]); });
   add_columns(m_, c_.data());
   r_ = a_;
   fresh_ = false;

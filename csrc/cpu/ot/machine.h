@@ -50,7 +50,10 @@ class Machine {
 
  private:
   struct Strip {
-    std::vector<double> column, p, cost, values;
+    std::vector<double> column, cost, values;
+    std::vector<double> p;  // of up to kTogether rows that wait to be added to `column`
+    double scale[kTogether];
+    int64_t waiting = 0;
     std::vector<int32_t> indices;
     std::vector<int64_t> counts;
   };
@@ -60,6 +63,7 @@ class Machine {
   template <class Body>
   void for_rows(int64_t columns, Body&& body);
   void add_columns(int64_t count, double* columns);
+  void add_rows(Strip& strip);
   // Sums of `count` plans in one read of the cost; potentials and sums are [count][n] and [count][m].
   void evaluate(int count, const double* u, const double* v, double* rows, double* columns);
   double column_log2_sum(int64_t j) const;

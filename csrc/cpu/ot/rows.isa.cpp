@@ -26,6 +26,7 @@ MOMENTUM_INLINE double exponentials_of(const T* c, int64_t m, double k, double u
     for (int q = 0; q < kUnroll; ++q) {
       const int64_t at = j + q * kLanes;
       const Vector e = exp2((load(v + at) + offset) + scale * load(c + at));
+      __builtin_prefetch(c + at + m);  // of the next row: hardware stops at the ends of pages
       store(p + at, e);
       totals[q] += e;
     }
@@ -161,8 +162,19 @@ RowScan scan(Row row, int64_t m, const double* v) {
   });
 }
 
-void add(int64_t m, double scale, const double* __restrict p, double* __restrict out) {
-  for (int64_t j = 0; j < m; ++j) out[j] += scale * p[j];
+void add(int64_t m, int64_t count, const double* scale, const double* __restrict p, double* __restrict out) {
+  if (count == kTogether) {
+    for (int64_t j = 0; j < m; ++j) {
+      double sum = out[j];
+#pragma GCC unroll 4
+      for (int64_t q = 0; q < kTogether; ++q) sum += scale[q] * p[q * m + j];
+      out[j] = sum;
+    }
+    return;
+  }
+  for (int64_t q = 0; q < count; ++q) {
+    for (int64_t j = 0; j < m; ++j) out[j] += scale[q] * p[q * m + j];
+  }
 }
 
 void distances(const double* x, const double* y, int64_t m, int64_t d, bool root, double* __restrict out) {
