@@ -6,7 +6,7 @@ each unit in int32 words, empty where all units are chosen or none. Which are ch
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -25,8 +25,8 @@ from momentum.optim._rule import Rule
 ELEMENTS, COLUMNS, ROWS = -1, 0, 1
 """The units of a draw, as the op's ``axis``."""
 
-NONE_CHOSEN: dict[str, Any] = {"ema_decay": None, "compensation": None, "rounding": "nearest"}
-"""Common options that steps on a subset do not have."""
+UNSUPPORTED: dict[str, Any] = {"ema_decay": None, "compensation": None, "rounding": "nearest", "orthograd": False}
+"""Common options that steps on a subset do not have, and what they must be."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class SubsetOptimizer(FusedOptimizer):
 
     def _check_subset_options(self, group: Group) -> None:
         """Raise where a common option of a group that is stepped on a subset is one that these steps do not have."""
-        for name, value in NONE_CHOSEN.items():
+        for name, value in UNSUPPORTED.items():
             if group.get(name, value) != value:
                 raise ValueError(f"{name} must be {value!r} for states of a subset, got {group[name]!r}")
         if group.get("cautious") == "rescaled":
@@ -143,8 +143,9 @@ class SubsetLaunch(Launch):
             return None
         return [*lists[: 1 + len(self._names)], masks]
 
-    def run(self, lists: list[list[Tensor]], grad_scale: Tensor | None, found_inf: Tensor | None) -> None:
-        """Call the op on the ``lists`` that :meth:`collect` returned."""
+    def run(self, lists: list[list[Tensor]], grad_scale: Tensor | None, found_inf: Tensor | None) -> Generator[Tensor]:
+        """Call the op on the ``lists`` that :meth:`collect` returned; there are no totals to share."""
+        yield from ()
         grads, *states, masks = lists
         counts = [state.shape[1 if self._axis == COLUMNS else 0] for state in states[0]]
         device_arguments = self._device_arguments(grad_scale, found_inf)

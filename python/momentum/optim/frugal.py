@@ -88,8 +88,8 @@ class FRUGAL(SubsetOptimizer):
     Raises
     ------
     ValueError, TypeError
-        When an option is out of its range, or one of ``ema_decay``, ``compensation``, ``rounding``, ``state_format`` or
-        ``cautious="rescaled"`` is set in a group with a projector.
+        When an option is out of its range, or one of ``ema_decay``, ``compensation``, ``rounding``, ``orthograd``,
+        ``state_format`` or ``cautious="rescaled"`` is set in a group with a projector.
     NotImplementedError
         When a parameter of such a group is a DTensor.
     RuntimeError
