@@ -16,14 +16,12 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from momentum import _ops
+from momentum.enums import Units
 from momentum.optim import _checkpoint, _sharding
 from momentum.optim._base import FusedOptimizer
 from momentum.optim._launch import Launch, Member, Rate, Settings
 from momentum.optim._options import Group
 from momentum.optim._rule import Rule
-
-ELEMENTS, COLUMNS, ROWS = -1, 0, 1
-"""The units of a draw, as the op's ``axis``."""
 
 UNSUPPORTED: dict[str, Any] = {"ema_decay": None, "compensation": None, "rounding": "nearest", "orthograd": False}
 """Common options that steps on a subset do not have, and what they must be."""
@@ -41,7 +39,7 @@ class SubsetRule(Rule):
         Whether weight decay is applied at all.
     """
 
-    axis: int = ELEMENTS
+    axis: Units = Units.ELEMENTS
     decays: bool = True
 
 
@@ -130,7 +128,7 @@ class SubsetLaunch(Launch):
             self._arguments["weight_decay"] = self._weight_decay.numbers
         if "cautious" in self._arguments:
             self._arguments["cautious"] = True
-        self._arguments |= {"axis": self._axis, "seeds": [member.seed for member in self._members]}
+        self._arguments |= {"axis": int(self._axis), "seeds": [member.seed for member in self._members]}
 
     def collect(self) -> list[list[Tensor]] | None:
         """Return gradients, states and masks as they are now; None where the launch is stale."""
@@ -147,7 +145,7 @@ class SubsetLaunch(Launch):
         """Call the op on the ``lists`` that :meth:`collect` returned; there are no totals to share."""
         yield from ()
         grads, *states, masks = lists
-        counts = [state.shape[1 if self._axis == COLUMNS else 0] for state in states[0]]
+        counts = [state.shape[1 if self._axis == Units.COLUMNS else 0] for state in states[0]]
         device_arguments = self._device_arguments(grad_scale, found_inf)
         op = f"{self._rule.op}_"
         _ops.call(op, self._params, grads, *states, masks, self._steps, counts=counts, **self._arguments, **device_arguments)
@@ -155,29 +153,29 @@ class SubsetLaunch(Launch):
         self._ran = True
 
 
-def _matrix(param: Tensor, axis: int) -> tuple[int, int]:
-    if axis == ELEMENTS or param.ndim == 0:
+def _matrix(param: Tensor, axis: Units) -> tuple[int, int]:
+    if axis == Units.ELEMENTS or param.ndim == 0:
         return 1, param.numel()
     return param.shape[0], prod(param.shape[1:])
 
 
-def _units(param: Tensor, axis: int) -> int:
+def _units(param: Tensor, axis: Units) -> int:
     rows, cols = _matrix(param, axis)
-    return rows if axis == ROWS else cols
+    return rows if axis == Units.ROWS else cols
 
 
-def chosen_units(param: Tensor, density: float, axis: int) -> int:
+def chosen_units(param: Tensor, density: float, axis: Units) -> int:
     """Return how many units of ``param`` are chosen: all of one with fewer than two dimensions, whose states are no burden."""
     return _units(param, axis) if param.ndim < 2 else int(_units(param, axis) * density)
 
 
-def state_shape(param: Tensor, count: int, axis: int) -> tuple[int, ...]:
+def state_shape(param: Tensor, count: int, axis: Units) -> tuple[int, ...]:
     """Return the shape of a state of ``count`` units."""
     rows, cols = _matrix(param, axis)
-    return {ELEMENTS: (count,), COLUMNS: (rows, count), ROWS: (count, cols)}[axis]
+    return {Units.ELEMENTS: (count,), Units.COLUMNS: (rows, count), Units.ROWS: (count, cols)}[axis]
 
 
-def mask_words(param: Tensor, count: int, axis: int) -> int:
+def mask_words(param: Tensor, count: int, axis: Units) -> int:
     """Return how many int32 hold a bit for each unit of ``param``."""
     units = _units(param, axis)
     return 0 if count in (0, units) else -(-units // 32)
