@@ -1,11 +1,12 @@
-// The map over a subset of the elements, for one instruction set. The chosen elements of a tile are gathered, their states lie
-// side by side as they are; what is left is one dense loop for the rule and one for the rest.
+// The map over a subset of the elements, for one instruction set. The chosen elements of a tile are packed side by side, as
+// their states are; what is left is one dense loop for the rule and one for the rest.
 #include "cpu/subset.h"
 
 #include "core/rules/adam.h"
 #include "core/rules/lion.h"
 #include "core/rules/sgd.h"
 #include "core/rules/spam.h"
+#include "cpu/pack.h"
 #include "cpu/stream.h"
 
 namespace momentum::cpu::MOMENTUM_ISA {
@@ -17,6 +18,13 @@ struct Chosen {
   uint32_t word[kSubsetWords] = {};
 
   bool has(int place) const { return ((word[place / 32] >> (place % 32)) & 1u) != 0; }
+  // Of the elements of one vector.
+  uint32_t lanes(int place) const { return (word[place / 32] >> (place % 32)) & ((1u << kVector) - 1u); }
+  int count() const {
+    int total = 0;
+    for (int w = 0; w < kSubsetWords; ++w) total += __builtin_popcount(word[w]);
+    return total;
+  }
   int before(int place) const {
     int count = 0;
     for (int w = 0; w < place / 32; ++w) count += __builtin_popcount(word[w]);
@@ -50,6 +58,12 @@ static Chosen draw(const SubsetShares& shares, int64_t block, uint64_t seed, uin
   return result;
 }
 
+static Chosen first_units(int units) {
+  Chosen c;
+  for (int w = 0; w * 32 < units; ++w) c.word[w] = units - w * 32 >= 32 ? ~0u : (1u << (units - w * 32)) - 1u;
+  return c;
+}
+
 // The choices of a tensor at one step: stored, or drawn anew.
 class Choices {
  public:
@@ -66,12 +80,10 @@ class Choices {
   }
 
   Chosen stored(int64_t block) const {
-    Chosen c;
     const int units = block_units(shares_, block);
-    for (int w = 0; w * 32 < units; ++w) {
-      const uint32_t all = units - w * 32 >= 32 ? ~0u : (1u << (units - w * 32)) - 1u;
-      c.word[w] = t_.mask != nullptr ? t_.mask[block * kSubsetWords + w] : t_.count > 0 ? all : 0u;
-    }
+    if (t_.mask == nullptr) return first_units(t_.count > 0 ? units : 0);
+    Chosen c;
+    for (int w = 0; w * 32 < units; ++w) c.word[w] = t_.mask[block * kSubsetWords + w];
     return c;
   }
 
@@ -100,19 +112,53 @@ static void move_states(const Chosen& old, const Chosen& now, int n, float* stat
   }
 }
 
-static void clear(float* states, int count) {
-  for (int i = 0; i < count; ++i) states[i] = 0.0f;
+static void pack(const Chosen& chosen, const float* from, int n, float* to) {
+  int i = 0, count = 0;
+  for (; i + kVector <= n; i += kVector) count += pack_lanes(to + count, load<Floats>(from + i), chosen.lanes(i));
+  for (; i < n; ++i) {
+    to[count] = from[i];
+    count += int(chosen.has(i));
+  }
 }
 
+static void spread(const Chosen& chosen, const float* from, int n, float* to) {
+  int i = 0, count = 0;
+  for (; i + kVector <= n; i += kVector) {
+    const uint32_t lanes = chosen.lanes(i);
+    store(to + i, spread_lanes(from + count, load<Floats>(to + i), lanes));
+    count += __builtin_popcount(lanes);
+  }
+  for (; i < n; ++i) {
+    if (chosen.has(i)) to[i] = from[count++];
+  }
+}
+
+// A tile of chosen elements, with room for the whole vectors that packing and stepping them touches.
+struct alignas(64) Packed {
+  float item[kSubsetBlock + kVector];
+};
+
+// This and the next are functions of their own because GCC does not vectorise their loops inside the one over tiles.
+[[gnu::noinline]] static void step_others(const Frame<float>& frame, Rest rest, float rate, int n, float* __restrict p,
+                                          const float* __restrict g) {
+  const Frame<float> f = frame;
+#pragma GCC ivdep
+  for (int i = 0; i < n; ++i) p[i] = step_rest(f, rest, rate, g[i], p[i]);
+}
+
+// Whole vectors: what lies behind the chosen elements is stepped too and goes nowhere.
 template <class Rule>
-static void step_chosen(const Prepared<Rule, float>& prepared, int n, float* __restrict p, const float* __restrict g,
-                        float* const* states) {
+[[gnu::noinline]] static void step_chosen(const Prepared<Rule, float>& prepared, int count, Packed& params, const Packed& grads,
+                                          Packed* states) {
   constexpr int kStates = subset_states<Rule>();
-  float* __restrict x0 = states[0];
-  float* __restrict x1 = kStates > 1 ? states[1] : nullptr;
   static_assert(kStates == 1 || kStates == 2);
+  float* __restrict p = params.item;
+  const float* __restrict g = grads.item;
+  float* __restrict x0 = states[0].item;
+  float* __restrict x1 = states[kStates - 1].item;
   const Frame<float> f = prepared.frame;
   const typename Rule::template Scalars<float> s = prepared.scalars;
+  const int n = (count + kVector - 1) / kVector * kVector;
 #pragma GCC ivdep
   for (int i = 0; i < n; ++i) {
     float x[kMaxStates] = {};
@@ -135,63 +181,45 @@ static void map_subset(const SubsetTask& task, int64_t begin, int64_t end) {
   SubsetMoment moment;
   const TensorFacts facts{task.index, t.lr, t.weight_decay, t.numel, t.rows, t.cols, (1u << kStates) - 1u, nullptr};
   const Prepared<Rule, float> prepared = prepare_subset<Rule>(task.call->common, constants, facts, options, &moment);
-  const Frame<float> frame = prepared.frame;
   const float rate = prepared.context.lr * options.rest_scale;
   Choices choices(t, options.axis, moment);
 
-  alignas(64) float buffers[4][kSubsetBlock];
+  alignas(64) float buffers[2][kSubsetBlock];
   const TileStream<float> param = make_stream<float>(t.param, t.param_dtype, buffers[0]);
   const TileStream<float> grad = make_stream<float>(t.grad, t.grad_dtype, buffers[1]);
-  float *chosen_p = buffers[2], *chosen_g = buffers[3];
-  uint8_t places[kSubsetBlock];
+  Packed chosen_p = {}, chosen_g = {}, chosen_x[kStates] = {};
   const int64_t tiles = tiles_per_row(t.cols);
   const bool by_row = options.axis == Axis::kRow;
   for (int64_t tile = begin; tile < end; ++tile) {
     const int64_t row = tile / tiles, col = tile % tiles * kSubsetBlock;
     const int n = int(t.cols - col < kSubsetBlock ? t.cols - col : kSubsetBlock);
     const int64_t block = (by_row ? row : col) / kSubsetBlock;
+    const int place = int(row % kSubsetBlock);
     const Chosen now = choices.now(block);
-    int count = 0;
-    int64_t slot;
-    if (by_row) {
-      const int place = int(row % kSubsetBlock);
-      slot = (choices.before(block) + now.before(place)) * t.cols + col;
-      count = now.has(place) ? n : 0;
-      for (int i = 0; i < count; ++i) places[i] = uint8_t(i);
-    } else {
-      slot = row * t.count + choices.before(block);
-      for (int w = 0; w * 32 < n; ++w) {
-        for (uint32_t rest = now.word[w]; rest != 0; rest &= rest - 1u) places[count++] = uint8_t(w * 32 + __builtin_ctz(rest));
-      }
+    const Chosen here = by_row ? first_units(now.has(place) ? n : 0) : now;
+    const int count = here.count();
+    const int64_t slot =
+        by_row ? (choices.before(block) + now.before(place)) * t.cols + col : row * t.count + choices.before(block);
+    const bool moves = choices.draws() && !moment.clears;
+    for (int k = 0; k < kStates && count > 0; ++k) {
+      if (moves) move_states(choices.stored(block), now, n, t.states[k] + slot);
+      for (int i = 0; i < count; ++i) chosen_x[k].item[i] = moment.clears ? 0.0f : t.states[k][slot + i];
     }
-    float* states[kStates];
-    for (int k = 0; k < kStates; ++k) states[k] = t.states[k] + slot;
-    if (choices.draws()) {
-      for (int k = 0; k < kStates && count > 0; ++k) {
-        if (moment.clears) {
-          clear(states[k], count);
-        } else {
-          move_states(choices.stored(block), now, n, states[k]);
-        }
-      }
-      if (by_row ? row % kSubsetBlock == 0 && col == 0 : row == 0) choices.store(block, now);
-    } else if (moment.clears) {
-      for (int k = 0; k < kStates; ++k) clear(states[k], count);
-    }
+    if (choices.draws() && (by_row ? place == 0 && col == 0 : row == 0)) choices.store(block, now);
     if (count == 0 && options.rest == Rest::kFrozen) continue;
     const int64_t first = row * t.cols + col;
     float* p = param.open(first, n, true);
     const float* g = grad.open(first, n, true);
-    for (int i = 0; i < count; ++i) {
-      chosen_p[i] = p[places[i]];
-      chosen_g[i] = g[places[i]];
+    if (count > 0) {
+      pack(here, p, n, chosen_p.item);
+      pack(here, g, n, chosen_g.item);
+      step_chosen<Rule>(prepared, count, chosen_p, chosen_g, chosen_x);
+      for (int k = 0; k < kStates; ++k) {
+        for (int i = 0; i < count; ++i) t.states[k][slot + i] = chosen_x[k].item[i];
+      }
     }
-    if (count > 0) step_chosen<Rule>(prepared, count, chosen_p, chosen_g, states);
-    if (options.rest != Rest::kFrozen && count < n) {
-#pragma GCC ivdep
-      for (int i = 0; i < n; ++i) p[i] = step_rest(frame, options.rest, rate, g[i], p[i]);
-    }
-    for (int i = 0; i < count; ++i) p[places[i]] = chosen_p[i];
+    if (options.rest != Rest::kFrozen && count < n) step_others(prepared.frame, options.rest, rate, n, p, g);
+    if (count > 0) spread(here, chosen_p.item, n, p);
     param.close(first, n);
   }
 }

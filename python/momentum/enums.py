@@ -99,3 +99,27 @@ class Rounding(IntEnum):
     """To the nearest value, ties to even."""
     STOCHASTIC = 1
     """Up or down with the probability that makes the expected value exact."""
+
+
+class Rest(IntEnum):
+    """What steps on a subset do to the elements that are not chosen."""
+
+    FROZEN = 0
+    """Nothing: they are not written."""
+    DECAY = 1
+    """Weight decay alone."""
+    SIGN = 2
+    """Decay, and a step along the sign of the gradient."""
+    GRADIENT = 3
+    """Decay, and a step along the gradient."""
+
+
+class Units(IntEnum):
+    """What steps on a subset choose, of a tensor as dim 0 by the rest."""
+
+    ELEMENTS = -1
+    """Single elements."""
+    COLUMNS = 0
+    """Whole columns."""
+    ROWS = 1
+    """Whole rows."""

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from backends import BACKENDS
-from momentum.enums import DecayMode
+from momentum.enums import DecayMode, Units
 from momentum.reference.subset import draw_units
 from ops.cases import BF16, FP16, FP32, FP64, NARROW, SHAPES, TensorCase, layouts
 from ops.subset import OPTIMIZERS, REST, check_subset, make_subset, unpack
 from tolerances import bit_equal
 
-ELEMENTS, COLUMNS, ROWS = -1, 0, 1
+ELEMENTS, COLUMNS, ROWS = (int(unit) for unit in Units)
 AXES = (ELEMENTS, COLUMNS, ROWS)
 MIXES = [
     TensorCase(SHAPES[i * 5 % len(SHAPES)], param, grad, offset=i % 4)
@@ -236,3 +236,39 @@ def test_opcheck(rule):
     tensors = [call.lists[name] for name in ("params", "grads", *call.stored, "masks")]
     arguments = {"counts": call.counts, **call.hypers, **call.options}
     torch.library.opcheck(BACKENDS["cpu"].op(f"{rule}_subset_"), (*tensors, call.steps), arguments)
+
+
+@pytest.mark.parametrize("compiler", ["eager", "aot_eager"])
+def test_compile(compiler):
+    """One graph without breaks, the same bits, and inputs that are mutated in place."""
+    plain = make_subset("adam", [TensorCase((33, 5)), TensorCase((300,), BF16, BF16)], rest=2)
+    traced = plain.clone()
+
+    def run(params, grads, moments, squares, masks, steps):
+        options = {"counts": plain.counts, **plain.options}
+        torch.ops.momentum.adam_subset_(params, grads, moments, squares, masks, steps, **options)
+        return [p * 2 for p in params]
+
+    names = ("params", "grads", *plain.stored, "masks")
+    expected = run(*(plain.lists[name] for name in names), plain.steps)
+    torch._dynamo.reset()
+    got = torch.compile(run, backend=compiler, fullgraph=True)(*(traced.lists[name] for name in names), traced.steps)
+    assert all(map(bit_equal, got, expected))
+    assert all(bit_equal(t, traced.tensors()[name]) for name, t in plain.tensors().items())
+
+
+def test_export():
+    call = make_subset("adam", [TensorCase((33, 5))])
+    names = ("params", "grads", *call.stored, "masks")
+    options = {"counts": call.counts, **call.options}
+
+    class Step(torch.nn.Module):
+        def forward(self, params, grads, moments, squares, masks, steps):
+            torch.ops.momentum.adam_subset_(params, grads, moments, squares, masks, steps, **options)
+            return [p * 2 for p in params]
+
+    twin = call.clone()
+    program = torch.export.export(Step(), (*(call.lists[name] for name in names), call.steps))
+    assert any("momentum.adam_subset_" in str(node.target) for node in program.graph.nodes)
+    got = program.module()(*(call.lists[name] for name in names), call.steps)
+    assert all(map(bit_equal, got, Step()(*(twin.lists[name] for name in names), twin.steps)))

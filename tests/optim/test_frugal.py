@@ -254,7 +254,7 @@ BAD = [
     ({"momentum": 1.0}, ValueError, "momentum must be in"),
     ({"block_order": "zigzag"}, ValueError, "block_order must be one of 'random'"),
     ({"projector": "block", "block_order": "mirror", "density": 0.4}, ValueError, "even number of active tensors, got 3 of 7"),
-    ({"orthograd": True}, ValueError, "orthograd must be False for states of a subset"),
+    ({"orthograd": True}, ValueError, "orthograd must be False for states of a subset, got True"),
     ({"ema_decay": 0.5}, ValueError, "ema_decay must be None for states of a subset"),
     ({"state_format": "int4"}, ValueError, "state_format must be None or 'fp32' for states of a subset"),
     ({"betas": (0.9, 1.0)}, ValueError, r"betas\[1\] must be in"),

@@ -248,6 +248,7 @@ BAD = [
     ({"compensation": "kahan"}, ValueError, "compensation must be None for states of a subset"),
     ({"rounding": "stochastic"}, ValueError, "rounding must be 'nearest' for states of a subset"),
     ({"state_format": "int8"}, ValueError, "state_format must be None or 'fp32' for states of a subset"),
+    ({"orthograd": True}, ValueError, "orthograd must be False for states of a subset, got True"),
     ({"cautious": "rescaled"}, ValueError, "cautious must be False or True for states of a subset"),
 ]
 

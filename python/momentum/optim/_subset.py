@@ -16,17 +16,15 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from momentum import _ops
+from momentum.enums import Units
 from momentum.optim import _checkpoint, _sharding
 from momentum.optim._base import FusedOptimizer
 from momentum.optim._launch import Launch, Member, Rate, Settings
 from momentum.optim._options import Group
 from momentum.optim._rule import Rule
 
-ELEMENTS, COLUMNS, ROWS = -1, 0, 1
-"""The units of a draw, as the op's ``axis``."""
-
-NONE_CHOSEN: dict[str, Any] = {"orthograd": False, "ema_decay": None, "compensation": None, "rounding": "nearest"}
-"""Common options that steps on a subset do not have."""
+UNSUPPORTED: dict[str, Any] = {"ema_decay": None, "compensation": None, "rounding": "nearest", "orthograd": False}
+"""Common options that steps on a subset do not have, and what they must be."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class SubsetRule(Rule):
         Whether weight decay is applied at all.
     """
 
-    axis: int = ELEMENTS
+    axis: Units = Units.ELEMENTS
     decays: bool = True
 
 
@@ -108,7 +106,7 @@ class SubsetOptimizer(FusedOptimizer):
 
     def _check_subset_options(self, group: Group) -> None:
         """Raise where a common option of a group that is stepped on a subset is one that these steps do not have."""
-        for name, value in NONE_CHOSEN.items():
+        for name, value in UNSUPPORTED.items():
             if group.get(name, value) != value:
                 raise ValueError(f"{name} must be {value!r} for states of a subset, got {group[name]!r}")
         if group.get("cautious") == "rescaled":
@@ -130,7 +128,7 @@ class SubsetLaunch(Launch):
             self._arguments["weight_decay"] = self._weight_decay.numbers
         if "cautious" in self._arguments:
             self._arguments["cautious"] = True
-        self._arguments |= {"axis": self._axis, "seeds": [member.seed for member in self._members]}
+        self._arguments |= {"axis": int(self._axis), "seeds": [member.seed for member in self._members]}
 
     def collect(self) -> list[list[Tensor]] | None:
         """Return gradients, states and masks as they are now; None where the launch is stale."""
@@ -144,10 +142,10 @@ class SubsetLaunch(Launch):
         return [*lists[: 1 + len(self._names)], masks]
 
     def run(self, lists: list[list[Tensor]], grad_scale: Tensor | None, found_inf: Tensor | None) -> Generator[Tensor]:
-        """Call the op on the ``lists`` that :meth:`collect` returned; no totals are shared."""
+        """Call the op on the ``lists`` that :meth:`collect` returned; there are no totals to share."""
         yield from ()
         grads, *states, masks = lists
-        counts = [state.shape[1 if self._axis == COLUMNS else 0] for state in states[0]]
+        counts = [state.shape[1 if self._axis == Units.COLUMNS else 0] for state in states[0]]
         device_arguments = self._device_arguments(grad_scale, found_inf)
         op = f"{self._rule.op}_"
         _ops.call(op, self._params, grads, *states, masks, self._steps, counts=counts, **self._arguments, **device_arguments)
@@ -155,29 +153,29 @@ class SubsetLaunch(Launch):
         self._ran = True
 
 
-def _matrix(param: Tensor, axis: int) -> tuple[int, int]:
-    if axis == ELEMENTS or param.ndim == 0:
+def _matrix(param: Tensor, axis: Units) -> tuple[int, int]:
+    if axis == Units.ELEMENTS or param.ndim == 0:
         return 1, param.numel()
     return param.shape[0], prod(param.shape[1:])
 
 
-def _units(param: Tensor, axis: int) -> int:
+def _units(param: Tensor, axis: Units) -> int:
     rows, cols = _matrix(param, axis)
-    return rows if axis == ROWS else cols
+    return rows if axis == Units.ROWS else cols
 
 
-def chosen_units(param: Tensor, density: float, axis: int) -> int:
+def chosen_units(param: Tensor, density: float, axis: Units) -> int:
     """Return how many units of ``param`` are chosen: all of one with fewer than two dimensions, whose states are no burden."""
     return _units(param, axis) if param.ndim < 2 else int(_units(param, axis) * density)
 
 
-def state_shape(param: Tensor, count: int, axis: int) -> tuple[int, ...]:
+def state_shape(param: Tensor, count: int, axis: Units) -> tuple[int, ...]:
     """Return the shape of a state of ``count`` units."""
     rows, cols = _matrix(param, axis)
-    return {ELEMENTS: (count,), COLUMNS: (rows, count), ROWS: (count, cols)}[axis]
+    return {Units.ELEMENTS: (count,), Units.COLUMNS: (rows, count), Units.ROWS: (count, cols)}[axis]
 
 
-def mask_words(param: Tensor, count: int, axis: int) -> int:
+def mask_words(param: Tensor, count: int, axis: Units) -> int:
     """Return how many int32 hold a bit for each unit of ``param``."""
     units = _units(param, axis)
     return 0 if count in (0, units) else -(-units // 32)

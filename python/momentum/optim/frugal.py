@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import ParamsT
 from typing_extensions import Unpack
 
+from momentum.enums import Rest, Units
 from momentum.optim._options import (
     MOST_STEPS,
     CommonOptions,
@@ -21,11 +22,10 @@ from momentum.optim._options import (
 )
 from momentum.optim._plan import stream_seed
 from momentum.optim._rule import Rule
-from momentum.optim._subset import COLUMNS, ELEMENTS, ROWS, SubsetOptimizer, SubsetRule
+from momentum.optim._subset import SubsetOptimizer, SubsetRule
 
-PROJECTORS = {"columns": COLUMNS, "rows": ROWS, "random": ELEMENTS, "block": ELEMENTS}
-INACTIVE = {None: 1, "sign": 2, "sgd": 3}
-"""What is done to the rest, as the op's ``rest``."""
+PROJECTORS = {"columns": Units.COLUMNS, "rows": Units.ROWS, "random": Units.ELEMENTS, "block": Units.ELEMENTS}
+INACTIVE = {None: Rest.DECAY, "sign": Rest.SIGN, "sgd": Rest.GRADIENT}
 ORDERS = dict.fromkeys(("random", "ascending", "descending", "mirror"))
 DENSE = {
     "adam": Rule("adam", ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")),
@@ -88,8 +88,8 @@ class FRUGAL(SubsetOptimizer):
     Raises
     ------
     ValueError, TypeError
-        When an option is out of its range, or one of ``ema_decay``, ``compensation``, ``rounding``, ``state_format`` or
-        ``cautious="rescaled"`` is set in a group with a projector.
+        When an option is out of its range, or one of ``ema_decay``, ``compensation``, ``rounding``, ``orthograd``,
+        ``state_format`` or ``cautious="rescaled"`` is set in a group with a projector.
     NotImplementedError
         When a parameter of such a group is a DTensor.
     RuntimeError
@@ -168,7 +168,7 @@ class FRUGAL(SubsetOptimizer):
         }[group["active"]]
         if group["projector"] is None:
             return hypers
-        hypers |= {"rest": INACTIVE[group["inactive"]], "rest_scale": group["inactive_lr_scale"]}
+        hypers |= {"rest": int(INACTIVE[group["inactive"]]), "rest_scale": group["inactive_lr_scale"]}
         if group["projector"] == "block":
             return hypers
         return hypers | {"interval": group["update_gap"], "phase": 1, "restart": group["reset_statistics"]}

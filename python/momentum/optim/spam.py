@@ -77,8 +77,8 @@ class SPAM(SubsetOptimizer):
     Raises
     ------
     ValueError, TypeError
-        When an option is out of its range, or one of ``ema_decay``, ``compensation``, ``rounding``, ``state_format`` or
-        ``cautious="rescaled"`` is set beside a density below 1.
+        When an option is out of its range, or one of ``ema_decay``, ``compensation``, ``rounding``, ``orthograd``,
+        ``state_format`` or ``cautious="rescaled"`` is set beside a density below 1.
     NotImplementedError
         When a parameter is a DTensor and the density of its group below 1.
     RuntimeError
