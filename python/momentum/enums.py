@@ -105,7 +105,7 @@ class Rest(IntEnum):
     """What steps on a subset do to the elements that are not chosen."""
 
     FROZEN = 0
-    """Nothing: they are not written."""
+    """Nothing: they keep their values."""
     DECAY = 1
     """Weight decay alone."""
     SIGN = 2
