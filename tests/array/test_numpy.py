@@ -271,8 +271,10 @@ def test_other_python_threads_run_meanwhile():
     done = threading.Event()
 
     def step():
-        call.run()
-        done.set()
+        try:
+            call.run()
+        finally:
+            done.set()
 
     worker = threading.Thread(target=step)
     worker.start()
