@@ -101,10 +101,10 @@ class Builder {
         keep(std::move(arrays[i]));
         continue;
       }
+      const bool left_out = arrays[i].numel == 0 && state.optional;
+      if (!left_out) t.state_dtypes[k] = like_param(i, name, arrays[i]);
       quantised.expect_no_scales(k, i);
-      if (arrays[i].numel == 0 && state.optional) continue;
-      t.state_dtypes[k] = like_param(i, name, arrays[i]);
-      t.states[k] = keep(std::move(arrays[i]));
+      if (!left_out) t.states[k] = keep(std::move(arrays[i]));
     }
   }
 

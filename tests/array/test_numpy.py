@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import backends
+from arrays import assert_same_bits, run_on_arrays
 from momentum import array
 from momentum.enums import Cautious, DecayMode, Residual, Rounding
 from ops.call import make_call
@@ -40,20 +41,6 @@ OPTIONS = {
 }
 
 
-def as_array(value):
-    """Return NumPy's view of a tensor (torch's own where NumPy has no such dtype), of tensors in a list, or the value."""
-    if isinstance(value, list):
-        return [as_array(item) for item in value]
-    return value.numpy() if isinstance(value, torch.Tensor) and value.dtype != BF16 else value
-
-
-def run_on_arrays(call):
-    lists = {name: as_array(tensors) for name, tensors in call.lists.items()}
-    options = {name: as_array(value) for name, value in call.options.items()}
-    function = getattr(array, f"{call.rule.name}_")
-    function(**lists, steps=as_array(call.steps), totals=as_array(call.totals), **call.variant.hypers, **options)
-
-
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_bitwise_equal_to_the_torch_op(rule, options):
@@ -62,12 +49,7 @@ def test_bitwise_equal_to_the_torch_op(rule, options):
         theirs = ours.clone()
         run_on_arrays(ours)
         theirs.run(CPU)
-        for (name, ran), expected in zip(ours.tensors().items(), theirs.tensors().values(), strict=True):
-            assert (
-                ran.numpy(force=True).tobytes() == expected.numpy(force=True).tobytes()
-                if ran.dtype != BF16
-                else (torch.equal(ran.view(torch.int16), expected.view(torch.int16)))
-            ), name
+        assert_same_bits(ours, theirs)
 
 
 class Adam:
