@@ -115,6 +115,8 @@ class Builder {
     common.cautious = Cautious(read_.integer("cautious", {0, 2}));
     common.decay = DecayMode(read_.integer("decay", {0, 5}));
     common.maximize = read_.integer("maximize", {0, 1}) != 0;
+    perpendicular_ = read_.integer("perpendicular", {0, 2});
+    common.renormalize = perpendicular_ == 2;
     common.max_lr = read_.number("max_lr", kAnyNumber);
     common.ema_decay = read_.number("ema_decay", {0.0, 1.0, true});
     if (common.decay == DecayMode::kLrDecoupled && common.max_lr == 0)
@@ -228,21 +230,24 @@ class Builder {
       read_.expect_vector(label("scalars", i), scalars[i], DType::kFloat32, rule_.scalars);
       call_.step.tensors[i].scalars = static_cast<float*>(keep(std::move(scalars[i])));
     }
-    const int64_t totals = rule_.totals(call_.step.tensors, common);
+    const int64_t own = rule_.totals(call_.step.tensors, common);
+    const int64_t totals = own + (perpendicular_ != 0 ? kPerpendicularTotals * count() : 0);
     if (read_.given("totals")) {
       common.totals = static_cast<double*>(vector("totals", DType::kFloat64, totals, true));
     } else if (read_.device().type == dlpack::kCpu) {
       call_.workspace.resize(totals);
       common.totals = call_.workspace.data();
     } else if (totals > 0) {
-      read_.refuse("totals: this rule reduces, and needs float64 with ", totals, " elements on the device");
+      read_.refuse("totals: this step reduces, and needs float64 with ", totals, " elements on the device");
     }
+    if (perpendicular_ != 0) common.perpendicular = common.totals + own;
   }
 
   const Rule& rule_;
   Reader read_;
   PreparedCall call_;
   std::vector<std::vector<int64_t>> shapes_;
+  int64_t perpendicular_ = 0;
 };
 
 }  // namespace

@@ -11,7 +11,7 @@ What differs from the torch op:
 - ``steps``, ``totals`` and the lists that may be empty are keywords. ``totals`` may be left out on the CPU.
 - CUDA arrays need ``stream``, a ``cudaStream_t`` as an integer. The step is queued there and nothing waits for it: the arrays
   must be ready on that stream and stay alive until it has passed (CuPy's memory pool sees to that for its own current stream).
-- A step is always the whole step of whole tensors; ``stage``, ``shards`` and ``perpendicular`` exist in torch only.
+- A step is always the whole step of whole tensors; ``stage`` and ``shards`` exist in torch only.
 - The CPU threads are this module's own, not torch's: :func:`set_num_threads`.
 
 This module is part of source builds with ``MOMENTUM_ARRAY=ON`` (the default of ``make setup``), not of the wheel, because it

@@ -22,6 +22,7 @@ _COMMON = {
     "seeds": 0,
     "ema_decay": 0.0,
     "state_formats": (),
+    "perpendicular": 0,
 }
 
 
