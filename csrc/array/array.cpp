@@ -59,6 +59,32 @@ Array borrow(py::handle object, const std::string& name) {
   return view(managed->tensor, false, std::move(capsule));
 }
 
+int64_t Array::cols() const {
+  int64_t count = 1;
+  for (size_t d = 1; d < shape.size(); ++d) count *= shape[d];
+  return count;
+}
+
+std::optional<DType> storage_dtype(dlpack::DataType dtype) {
+  if (dtype.lanes != 1) return std::nullopt;
+  if (dtype.code == dlpack::kBFloat && dtype.bits == 16) return DType::kBFloat16;
+  if (dtype.code != dlpack::kFloat) return std::nullopt;
+  switch (dtype.bits) {
+    case 16:
+      return DType::kFloat16;
+    case 32:
+      return DType::kFloat32;
+    case 64:
+      return DType::kFloat64;
+    default:
+      return std::nullopt;
+  }
+}
+
+bool is_byte(dlpack::DataType dtype, dlpack::TypeCode code) {
+  return dtype.code == code && dtype.bits == 8 && dtype.lanes == 1;
+}
+
 std::string dtype_name(dlpack::DataType dtype) {
   const char* kind = nullptr;
   switch (dtype.code) {

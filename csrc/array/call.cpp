@@ -1,8 +1,8 @@
 #include "array/call.h"
 
-#include <optional>
 #include <string>
 
+#include "array/quantised.h"
 #include "array/reader.h"
 
 namespace py = pybind11;
@@ -12,22 +12,6 @@ namespace {
 
 constexpr Range kAnyNumber{0.0, 1e300};
 
-std::optional<DType> storage_dtype(dlpack::DataType dtype) {
-  if (dtype.lanes != 1) return std::nullopt;
-  if (dtype.code == dlpack::kBFloat && dtype.bits == 16) return DType::kBFloat16;
-  if (dtype.code != dlpack::kFloat) return std::nullopt;
-  switch (dtype.bits) {
-    case 16:
-      return DType::kFloat16;
-    case 32:
-      return DType::kFloat32;
-    case 64:
-      return DType::kFloat64;
-    default:
-      return std::nullopt;
-  }
-}
-
 class Builder {
  public:
   Builder(const Rule& rule, const py::dict& arguments) : rule_(rule), read_(rule.name, arguments) {}
@@ -35,16 +19,8 @@ class Builder {
   PreparedCall build(int64_t count) {
     call_.step.tensors.resize(count);
     read_params();
-    read_streams("grads", false, false, [](TensorArgs& t, void* data, DType dtype) {
-      t.grad = data;
-      t.grad_dtype = dtype;
-    });
-    for (size_t k = 0; k < rule_.states.size(); ++k) {
-      read_streams(rule_.states[k].name, rule_.states[k].optional, true, [k](TensorArgs& t, void* data, DType dtype) {
-        t.states[k] = data;
-        t.state_dtypes[k] = dtype;
-      });
-    }
+    read_grads();
+    read_states();
     read_frame();
     read_hypers();
     read_vectors();
@@ -56,62 +32,91 @@ class Builder {
  private:
   int64_t count() const { return int64_t(call_.step.tensors.size()); }
 
-  DType storage(const Array& array, const std::string& name) const {
-    const auto dtype = storage_dtype(array.dtype);
-    if (!dtype) {
-      read_.refuse(name, ": expected float32, bfloat16, float16 or float64, got ", dtype_name(array.dtype));
-    }
-    return *dtype;
+  // Keeps the memory of an array alive, and returns it.
+  void* keep(Array array) {
+    call_.arrays.push_back(std::move(array));
+    return call_.arrays.back().data;
   }
 
   void read_params() {
     std::vector<Array> arrays = read_.arrays("params", count(), false, true);
-    for (int64_t i = 0; i < count(); ++i) {
+    for (size_t i = 0; i < arrays.size(); ++i) {
       TensorArgs& t = call_.step.tensors[i];
-      const std::vector<int64_t>& shape = arrays[i].shape;
-      t.param = arrays[i].data;
-      t.param_dtype = storage(arrays[i], "params[" + std::to_string(i) + "]");
+      t.param_dtype = read_.storage(label("params", i), arrays[i], true);
       t.numel = arrays[i].numel;
-      t.rows = shape.empty() ? 1 : shape[0];
-      t.cols = 1;
-      for (size_t d = 1; d < shape.size(); ++d) t.cols *= shape[d];
-      if (rule_.matrices_only && shape.size() < 2) {
+      t.rows = arrays[i].rows();
+      t.cols = arrays[i].cols();
+      if (rule_.matrices_only && arrays[i].shape.size() < 2) {
         t.rows = 0;
         t.cols = t.numel;
       }
-      shapes_.push_back(shape);
-      call_.arrays.push_back(std::move(arrays[i]));
+      shapes_.push_back(arrays[i].shape);
+      t.param = keep(std::move(arrays[i]));
     }
   }
 
-  // One array for each parameter, of its shape. In a list that may be left out, an empty array leaves out one.
-  template <class Assign>
-  void read_streams(const std::string& name, bool optional, bool written, Assign assign) {
-    std::vector<Array> arrays = read_.arrays(name, count(), optional, written);
+  void expect_shape_of_param(size_t i, const std::string& name, const Array& array) const {
+    if (array.shape == shapes_[i]) return;
+    read_.refuse(name, ": expected shape ", shape_name(shapes_[i]), " as params[", i, "], got ", shape_name(array.shape));
+  }
+
+  // The dtype of an array of the shape of its parameter.
+  DType like_param(size_t i, const std::string& name, const Array& array) const {
+    const DType dtype = read_.storage(name, array, true);
+    const DType param = call_.step.tensors[i].param_dtype;
+    if (dtype == DType::kFloat64 && param != DType::kFloat64) {
+      read_.refuse(name, ": float64 goes with float64 params only, params[", i, "] is ", momentum::name(param));
+    }
+    expect_shape_of_param(i, name, array);
+    return dtype;
+  }
+
+  void read_grads() {
+    std::vector<Array> arrays = read_.arrays("grads", count(), false, false);
     for (size_t i = 0; i < arrays.size(); ++i) {
-      const std::string label = name + "[" + std::to_string(i) + "]";
       TensorArgs& t = call_.step.tensors[i];
-      if (arrays[i].numel == 0 && optional) continue;
-      const DType dtype = storage(arrays[i], label);
-      if (dtype == DType::kFloat64 && t.param_dtype != DType::kFloat64) {
-        read_.refuse(label, ": float64 goes with float64 params only, params[", i, "] is ", momentum::name(t.param_dtype));
+      t.grad_dtype = like_param(i, label("grads", i), arrays[i]);
+      t.grad = keep(std::move(arrays[i]));
+    }
+  }
+
+  void read_states() {
+    const QuantisedStates quantised(rule_, read_, count());
+    for (const Array& scales : quantised.scales()) keep(scales);
+    for (size_t k = 0; k < rule_.states.size(); ++k) {
+      call_.step.common.state_formats[k] = quantised.format(int(k));
+      read_state(int(k), quantised);
+    }
+  }
+
+  // In a list that may be left out, an empty array leaves out the state of one parameter.
+  void read_state(int k, const QuantisedStates& quantised) {
+    const StateInfo& state = rule_.states[size_t(k)];
+    std::vector<Array> arrays = read_.arrays(state.name, count(), state.optional, true);
+    for (size_t i = 0; i < arrays.size(); ++i) {
+      const std::string name = label(state.name, i);
+      TensorArgs& t = call_.step.tensors[i];
+      if (is_byte(arrays[i].dtype, dlpack::kUInt)) {
+        quantised.use_codes(k, i, name, arrays[i], t);
+        keep(std::move(arrays[i]));
+        continue;
       }
-      if (arrays[i].shape != shapes_[i]) {
-        read_.refuse(label, ": expected shape ", shape_name(shapes_[i]), " as params[", i, "], got ",
-                     shape_name(arrays[i].shape));
-      }
-      assign(t, arrays[i].data, dtype);
-      call_.arrays.push_back(std::move(arrays[i]));
+      const bool left_out = arrays[i].numel == 0 && state.optional;
+      if (!left_out) t.state_dtypes[k] = like_param(i, name, arrays[i]);
+      quantised.expect_no_scales(k, i);
+      if (!left_out) t.states[k] = keep(std::move(arrays[i]));
     }
   }
 
   void read_frame() {
     CommonArgs& common = call_.step.common;
-    common.residual = ResidualKind(read_.integer("residual", {0, 2}));
+    common.residual = ResidualKind(read_.integer("residual", {0, 3}));
     common.rounding = Rounding(read_.integer("rounding", {0, 1}));
     common.cautious = Cautious(read_.integer("cautious", {0, 2}));
     common.decay = DecayMode(read_.integer("decay", {0, 5}));
     common.maximize = read_.integer("maximize", {0, 1}) != 0;
+    perpendicular_ = read_.integer("perpendicular", {0, 2});
+    common.renormalize = perpendicular_ == 2;
     common.max_lr = read_.number("max_lr", kAnyNumber);
     common.ema_decay = read_.number("ema_decay", {0.0, 1.0, true});
     if (common.decay == DecayMode::kLrDecoupled && common.max_lr == 0)
@@ -132,27 +137,53 @@ class Builder {
       }
     }
     read_residuals();
-    read_streams("ema_params", true, true, [](TensorArgs& t, void* data, DType dtype) {
-      t.ema = data;
-      t.ema_dtype = dtype;
-    });
+    read_averages();
   }
 
+  // An empty array stands for "none for this param".
   void read_residuals() {
     const ResidualKind kind = call_.step.common.residual;
     const size_t length = read_.length("residuals");
     if (kind == ResidualKind::kNone && length > 0) read_.refuse("residuals: expected none with residual NONE, got ", length);
     if (kind != ResidualKind::kNone && length == 0 && count() > 0)
       read_.refuse("residuals: expected ", count(), " arrays, got none");
-    read_streams("residuals", true, true, [&](TensorArgs& t, void* data, DType dtype) {
-      const DType expected = kind == ResidualKind::kKahan ? t.param_dtype : DType::kFloat32;
-      if (dtype != expected) read_.refuse("residuals: expected ", momentum::name(expected), ", got ", momentum::name(dtype));
-      if (item_size(t.param_dtype) != 2) {
-        read_.refuse("residuals: only bfloat16 and float16 params have one, got ", momentum::name(t.param_dtype));
+    std::vector<Array> arrays = read_.arrays("residuals", count(), true, true);
+    for (size_t i = 0; i < arrays.size(); ++i) {
+      if (arrays[i].numel == 0) continue;
+      TensorArgs& t = call_.step.tensors[i];
+      t.residual_dtype = residual_dtype(kind, label("residuals", i), arrays[i], t);
+      expect_shape_of_param(i, label("residuals", i), arrays[i]);
+      t.residual = keep(std::move(arrays[i]));
+    }
+  }
+
+  DType residual_dtype(ResidualKind kind, const std::string& name, const Array& array, const TensorArgs& t) const {
+    if (kind == ResidualKind::kLowBits) {
+      if (t.param_dtype != DType::kBFloat16) {
+        read_.refuse(name, ": only bfloat16 params are extended by eight bits, got ", momentum::name(t.param_dtype));
       }
-      t.residual = data;
-      t.residual_dtype = dtype;
-    });
+      if (!is_byte(array.dtype, dlpack::kInt)) read_.refuse(name, ": expected int8, got ", dtype_name(array.dtype));
+      return DType::kLowBits;
+    }
+    if (item_size(t.param_dtype) != 2) {
+      read_.refuse(name, ": only bfloat16 and float16 params have one, got ", momentum::name(t.param_dtype));
+    }
+    const DType expected = kind == ResidualKind::kKahan ? t.param_dtype : DType::kFloat32;
+    if (storage_dtype(array.dtype) != expected) {
+      read_.refuse(name, ": expected ", momentum::name(expected), ", got ", dtype_name(array.dtype));
+    }
+    return expected;
+  }
+
+  // As with residuals, an empty array is none.
+  void read_averages() {
+    std::vector<Array> arrays = read_.arrays("ema_params", count(), true, true);
+    for (size_t i = 0; i < arrays.size(); ++i) {
+      if (arrays[i].numel == 0) continue;
+      TensorArgs& t = call_.step.tensors[i];
+      t.ema_dtype = like_param(i, label("ema_params", i), arrays[i]);
+      t.ema = keep(std::move(arrays[i]));
+    }
   }
 
   void read_hypers() {
@@ -174,28 +205,21 @@ class Builder {
   DeviceScalar device_scalar(const std::string& name, bool may_be_per_tensor) {
     if (!read_.given(name)) return {};
     Array array = read_.array(name, false);
-    const DType dtype = storage(array, name);
+    const DType dtype = read_.storage(name, array, true);
     if (item_size(dtype) == 2) read_.refuse(name, ": expected float32 or float64, got ", momentum::name(dtype));
     const bool per_tensor = may_be_per_tensor && array.shape.size() == 1 && array.numel == count();
     if (!per_tensor && array.numel != 1) read_.refuse(name, ": expected one number, got shape ", shape_name(array.shape));
-    DeviceScalar scalar{array.data, dtype, per_tensor};
-    call_.arrays.push_back(std::move(array));
-    return scalar;
+    return {keep(std::move(array)), dtype, per_tensor};
   }
 
   const float* float_scalar(const std::string& name) {
     return read_.given(name) ? static_cast<const float*>(vector(name, DType::kFloat32, 1, false)) : nullptr;
   }
 
-  // A contiguous array of exactly `numel` elements, whatever its shape.
   void* vector(const std::string& name, DType dtype, int64_t numel, bool written) {
     Array array = read_.array(name, written);
-    if (storage_dtype(array.dtype) != dtype || array.numel != numel) {
-      read_.refuse(name, ": expected ", momentum::name(dtype), " with ", numel, " elements, got ", dtype_name(array.dtype),
-                   " with ", array.numel);
-    }
-    call_.arrays.push_back(std::move(array));
-    return call_.arrays.back().data;
+    read_.expect_vector(name, array, dtype, numel);
+    return keep(std::move(array));
   }
 
   void read_vectors() {
@@ -203,28 +227,27 @@ class Builder {
     common.steps = static_cast<float*>(vector("steps", DType::kFloat32, count() + 1, true));
     std::vector<Array> scalars = read_.arrays("scalars", rule_.scalars > 0 ? count() : 0, false, true);
     for (size_t i = 0; i < scalars.size(); ++i) {
-      if (storage_dtype(scalars[i].dtype) != DType::kFloat32 || scalars[i].numel != rule_.scalars) {
-        read_.refuse("scalars[", i, "]: expected float32 with ", rule_.scalars, " elements, got ", dtype_name(scalars[i].dtype),
-                     " with ", scalars[i].numel);
-      }
-      call_.step.tensors[i].scalars = static_cast<float*>(scalars[i].data);
-      call_.arrays.push_back(std::move(scalars[i]));
+      read_.expect_vector(label("scalars", i), scalars[i], DType::kFloat32, rule_.scalars);
+      call_.step.tensors[i].scalars = static_cast<float*>(keep(std::move(scalars[i])));
     }
-    const int64_t totals = rule_.totals(call_.step.tensors, common);
+    const int64_t own = rule_.totals(call_.step.tensors, common);
+    const int64_t totals = own + (perpendicular_ != 0 ? kPerpendicularTotals * count() : 0);
     if (read_.given("totals")) {
       common.totals = static_cast<double*>(vector("totals", DType::kFloat64, totals, true));
     } else if (read_.device().type == dlpack::kCpu) {
       call_.workspace.resize(totals);
       common.totals = call_.workspace.data();
     } else if (totals > 0) {
-      read_.refuse("totals: this rule reduces, and needs float64 with ", totals, " elements on the device");
+      read_.refuse("totals: this step reduces, and needs float64 with ", totals, " elements on the device");
     }
+    if (perpendicular_ != 0) common.perpendicular = common.totals + own;
   }
 
   const Rule& rule_;
   Reader read_;
   PreparedCall call_;
   std::vector<std::vector<int64_t>> shapes_;
+  int64_t perpendicular_ = 0;
 };
 
 }  // namespace

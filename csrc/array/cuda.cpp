@@ -3,6 +3,10 @@
 #include <stdexcept>
 #include <string>
 
+#if defined(MOMENTUM_HAVE_CUDA)
+#include "cuda/convert.h"
+#endif
+
 namespace momentum::array {
 
 #if defined(MOMENTUM_HAVE_CUDA)
@@ -48,20 +52,34 @@ class Scratch {
   std::vector<void*> blocks_;
 };
 
+template <class Run>
+void run_on(int device, uintptr_t stream, Run run) {
+  const DeviceGuard guard(device);
+  const auto handle = reinterpret_cast<cudaStream_t>(stream);
+  Scratch scratch(handle);
+  check(run(cuda::Context{handle, Scratch::allocate, &scratch}));
+}
+
 }  // namespace
 
 void run_on_cuda(const Rule& rule, const PreparedCall& call, uintptr_t stream) {
-  const DeviceGuard guard(call.device.id);
-  const auto handle = reinterpret_cast<cudaStream_t>(stream);
-  Scratch scratch(handle);
-  check(rule.run_on_cuda(call.step, {handle, Scratch::allocate, &scratch}));
+  run_on(call.device.id, stream, [&](const cuda::Context& context) { return rule.run_on_cuda(call.step, context); });
+}
+
+void run_on_cuda(const PreparedConversion& call, uintptr_t stream) {
+  run_on(call.device.id, stream, [&](const cuda::Context& context) { return cuda::run_conversion(call.conversion, context); });
 }
 
 #else
 
-void run_on_cuda(const Rule&, const PreparedCall&, uintptr_t) {
-  throw std::runtime_error("momentum.array: this build has no CUDA kernels");
-}
+namespace {
+
+[[noreturn]] void refuse() { throw std::runtime_error("momentum.array: this build has no CUDA kernels"); }
+
+}  // namespace
+
+void run_on_cuda(const Rule&, const PreparedCall&, uintptr_t) { refuse(); }
+void run_on_cuda(const PreparedConversion&, uintptr_t) { refuse(); }
 
 #endif
 

@@ -8,9 +8,11 @@
 #include <string>
 
 #include "array/call.h"
+#include "array/convert.h"
 #include "array/cuda.h"
 #include "array/parallel.h"
 #include "array/rule.h"
+#include "cpu/convert.h"
 
 namespace py = pybind11;
 
@@ -47,24 +49,35 @@ py::list describe() {
   return result;
 }
 
+// Runs a checked call where its arrays are, without the interpreter lock; `op` as for Reader.
+template <class OnCpu, class OnCuda>
+void run(const std::string& op, dlpack::Device device, std::optional<uintptr_t> stream, OnCpu on_cpu, OnCuda on_cuda) {
+  const bool is_cpu = device.type != dlpack::kCuda;
+  if (is_cpu == stream.has_value()) {
+    const char* problem = is_cpu ? "_: stream: given, but the arrays are on the CPU" : "_: stream: CUDA arrays need one";
+    throw py::value_error("momentum.array." + op + problem);
+  }
+  const py::gil_scoped_release released;
+  is_cpu ? on_cpu() : on_cuda(*stream);
+}
+
 void step(const std::string& name, const py::dict& arguments, std::optional<uintptr_t> stream) {
   for (const Rule& rule : rules()) {
     if (rule.name != name) continue;
     const PreparedCall call = prepare(rule, arguments);
-    const bool on_cpu = call.device.type != dlpack::kCuda;
-    if (on_cpu == stream.has_value()) {
-      const char* problem = on_cpu ? "_: stream: given, but the arrays are on the CPU" : "_: stream: CUDA arrays need one";
-      throw py::value_error("momentum.array." + name + problem);
-    }
-    const py::gil_scoped_release released;
-    if (on_cpu) {
-      rule.run_on_cpu(call.step);
-    } else {
-      run_on_cuda(rule, call, *stream);
-    }
+    run(
+        name, call.device, stream, [&] { rule.run_on_cpu(call.step); },
+        [&](uintptr_t queue) { run_on_cuda(rule, call, queue); });
     return;
   }
   throw py::value_error("momentum.array: no rule named " + name);
+}
+
+void convert(bool quantise, const py::dict& arguments, std::optional<uintptr_t> stream) {
+  const PreparedConversion call = prepare_conversion(quantise, arguments);
+  run(
+      quantise ? "quantize" : "dequantize", call.device, stream, [&] { cpu::run_conversion(call.conversion, parallel_for); },
+      [&](uintptr_t queue) { run_on_cuda(call, queue); });
 }
 
 }  // namespace
@@ -73,6 +86,7 @@ void step(const std::string& name, const py::dict& arguments, std::optional<uint
 PYBIND11_MODULE(_array, m) {
   m.def("rules", &momentum::array::describe);
   m.def("step", &momentum::array::step);
+  m.def("convert", &momentum::array::convert);
   m.def("set_num_threads", &momentum::array::set_num_threads);
   m.def("get_num_threads", &momentum::array::get_num_threads);
 }

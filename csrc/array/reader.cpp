@@ -8,13 +8,13 @@ namespace py = pybind11;
 namespace momentum::array {
 namespace {
 
-std::string label(const std::string& name, size_t i) { return name + "[" + std::to_string(i) + "]"; }
-
 const char* device_name(int type) { return type == dlpack::kCpu ? "the CPU" : "CUDA device "; }
 
 bool is_sequence(py::handle value) { return PySequence_Check(value.ptr()) != 0 && !py::isinstance<py::str>(value); }
 
 }  // namespace
+
+std::string label(const std::string& name, size_t i) { return name + "[" + std::to_string(i) + "]"; }
 
 double Reader::checked(const std::string& name, py::handle value, Range range) const {
   if (PyFloat_Check(value.ptr()) == 0 && PyNumber_Check(value.ptr()) == 0) {
@@ -30,11 +30,21 @@ double Reader::checked(const std::string& name, py::handle value, Range range) c
 
 double Reader::number(const std::string& name, Range range) const { return checked(name, argument(name), range); }
 
-int64_t Reader::integer(const std::string& name, Range range) const {
-  if (PyIndex_Check(argument(name).ptr()) == 0) {
-    refuse(name, ": expected an integer, got ", std::string(py::repr(argument(name))));
+int64_t Reader::integer(const std::string& name, Range range) const { return checked_integer(name, argument(name), range); }
+
+int64_t Reader::checked_integer(const std::string& name, py::handle value, Range range) const {
+  if (PyIndex_Check(value.ptr()) == 0) refuse(name, ": expected an integer, got ", std::string(py::repr(value)));
+  return int64_t(checked(name, value, range));
+}
+
+std::vector<int64_t> Reader::integers(const std::string& name) const {
+  if (!is_sequence(argument(name))) refuse(name, ": expected a list of integers");
+  const auto list = py::reinterpret_borrow<py::sequence>(argument(name));
+  std::vector<int64_t> result(list.size());
+  for (size_t i = 0; i < result.size(); ++i) {
+    result[i] = checked_integer(label(name, i), py::object(list[i]), kAnyInteger);
   }
-  return int64_t(checked(name, argument(name), range));
+  return result;
 }
 
 std::vector<double> Reader::numbers(const std::string& name, int64_t count, Range range) const {
@@ -52,27 +62,37 @@ std::vector<double> Reader::numbers(const std::string& name, int64_t count, Rang
   return result;
 }
 
+uint64_t Reader::seed_of(const std::string& name, py::handle value) const {
+  if (PyIndex_Check(value.ptr()) == 0) refuse(name, ": expected an integer, got ", std::string(py::repr(value)));
+  return PyLong_AsUnsignedLongLongMask(py::int_(py::reinterpret_borrow<py::object>(value)).ptr());
+}
+
+uint64_t Reader::seed(const std::string& name) const { return seed_of(name, argument(name)); }
+
 std::vector<uint64_t> Reader::seeds(const std::string& name, int64_t count) const {
   const py::handle value = argument(name);
-  py::list list = is_sequence(value) ? py::list(py::reinterpret_borrow<py::object>(value)) : py::list();
-  if (!is_sequence(value)) list.append(value);
+  if (!is_sequence(value)) return std::vector<uint64_t>(count, seed_of(name, value));
+  const auto list = py::reinterpret_borrow<py::sequence>(value);
   if (list.size() != 1 && int64_t(list.size()) != count) {
     refuse(name, ": expected 1 integer or one for each of the ", count, " params, got ", list.size());
   }
   std::vector<uint64_t> result(count);
   for (int64_t i = 0; i < count; ++i) {
-    const py::object seed = list[list.size() == 1 ? 0 : size_t(i)];
-    if (PyIndex_Check(seed.ptr()) == 0) refuse(name, ": expected integers, got ", std::string(py::repr(seed)));
-    result[i] = PyLong_AsUnsignedLongLongMask(py::int_(seed).ptr());
+    const size_t k = list.size() == 1 ? 0 : size_t(i);
+    result[i] = seed_of(label(name, k), py::object(list[k]));
   }
   return result;
 }
 
-std::vector<Array> Reader::arrays(const std::string& name, int64_t count, bool optional, bool written) {
+void Reader::check_block(const std::string& name, int64_t block) const {
+  if (!is_block_size(block)) refuse(name, ": expected a block of 64, 128 or 256 elements, got ", block);
+}
+
+std::vector<Array> Reader::arrays(const std::string& name, int64_t count, bool optional, bool written, const char* unit) {
   if (!is_sequence(argument(name))) refuse(name, ": expected a list of arrays");
   const auto list = py::reinterpret_borrow<py::sequence>(argument(name));
   if (int64_t(list.size()) != count && !(optional && list.size() == 0)) {
-    refuse(name, ": expected ", count, optional ? " arrays or none" : " arrays", ", one for each of params, got ", list.size());
+    refuse(name, ": expected ", count, optional ? " arrays or none" : " arrays", ", ", unit, ", got ", list.size());
   }
   std::vector<Array> result;
   for (size_t i = 0; i < list.size(); ++i) result.push_back(take(label(name, i), py::object(list[i]), written));
@@ -82,7 +102,7 @@ std::vector<Array> Reader::arrays(const std::string& name, int64_t count, bool o
 Array Reader::array(const std::string& name, bool written) { return take(name, argument(name), written); }
 
 Array Reader::take(const std::string& name, py::handle object, bool written) {
-  Array array = borrow(object, std::string("momentum.array.") + rule_ + "_: " + name);
+  Array array = borrow(object, std::string("momentum.array.") + op_ + "_: " + name);
   if (!any_) device_ = array.device;
   any_ = true;
   if (array.device.type != device_.type || array.device.id != device_.id) {
@@ -96,6 +116,30 @@ Array Reader::take(const std::string& name, py::handle object, bool written) {
   const auto begin = reinterpret_cast<uintptr_t>(array.data);
   if (array.numel > 0) taken_.push_back({begin, begin + uintptr_t(array.numel * array.dtype.bits / 8), name, written});
   return array;
+}
+
+DType Reader::storage(const std::string& name, const Array& array, bool allow_float64) const {
+  const auto dtype = storage_dtype(array.dtype);
+  if (dtype && (allow_float64 || *dtype != DType::kFloat64)) return *dtype;
+  refuse(name, ": expected float32, bfloat16", allow_float64 ? ", float16 or float64" : " or float16", ", got ",
+         dtype_name(array.dtype));
+}
+
+DType Reader::scale_dtype(const std::string& name, const Array& scales, const StateFormat& format) const {
+  const DType dtype = storage(name, scales, false);
+  if (format.scaling == Scaling::kBlock || dtype == DType::kFloat32) return dtype;
+  refuse(name, ": expected float32, as for all scales of rows and columns, got ", dtype_name(scales.dtype));
+}
+
+void Reader::expect_vector(const std::string& name, const Array& array, DType dtype, int64_t numel) const {
+  if (storage_dtype(array.dtype) == dtype && array.numel == numel) return;
+  refuse(name, ": expected ", momentum::name(dtype), " with ", numel, " elements, got ", dtype_name(array.dtype), " with ",
+         array.numel);
+}
+
+void Reader::expect_codes(const std::string& name, const Array& array, int64_t bytes) const {
+  if (is_byte(array.dtype, dlpack::kUInt) && array.numel == bytes) return;
+  refuse(name, ": expected codes, uint8 with ", bytes, " elements, got ", dtype_name(array.dtype), " with ", array.numel);
 }
 
 void Reader::check_overlap() const {

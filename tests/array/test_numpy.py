@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import backends
+from arrays import assert_same_bits, run_on_arrays
 from momentum import array
-from momentum.enums import Cautious, DecayMode, Residual, Rounding
+from momentum.enums import Cautious, DecayMode, Perpendicular, Residual, Rounding
 from ops.call import make_call
 from ops.cases import BF16, FP16, FP32, FP64, TensorCase
 from rules import RULES
@@ -31,6 +32,8 @@ OPTIONS = {
     "decay": {"lr": [0.01], "weight_decay": [0.1], "decay": DecayMode.DECOUPLED, "maximize": True},
     "per_tensor": {"lr": [0.001 * (i + 1) for i in range(len(CASES))], "seeds": list(range(len(CASES)))},
     "average": {"lr": [0.01], "ema": True, "ema_decay": 0.9},
+    "perpendicular": {"lr": [0.01], "perpendicular": Perpendicular.PROJECTED},
+    "renormalized": {"lr": [0.01], "perpendicular": Perpendicular.RENORMALIZED, "cautious": Cautious.RESCALED},
     "cautious": {"lr": [0.01], "cautious": Cautious.RESCALED},
     "compensated": {"lr": [0.01], "residual": Residual.KAHAN},
     "master": {"lr": [0.01], "residual": Residual.MASTER, "rounding": Rounding.STOCHASTIC, "seeds": [-3]},
@@ -38,20 +41,6 @@ OPTIONS = {
     "overflow": {"lr": [0.01], "grad_scale": torch.tensor(128.0), "found_inf": torch.tensor(1.0)},
     "lr_tensor": {"lr": [0.01], "lr_tensor": torch.tensor(0.02, dtype=FP64)},
 }
-
-
-def as_array(value):
-    """Return NumPy's view of a tensor (torch's own where NumPy has no such dtype), of tensors in a list, or the value."""
-    if isinstance(value, list):
-        return [as_array(item) for item in value]
-    return value.numpy() if isinstance(value, torch.Tensor) and value.dtype != BF16 else value
-
-
-def run_on_arrays(call):
-    lists = {name: as_array(tensors) for name, tensors in call.lists.items()}
-    options = {name: as_array(value) for name, value in call.options.items()}
-    function = getattr(array, f"{call.rule.name}_")
-    function(**lists, steps=as_array(call.steps), totals=as_array(call.totals), **call.variant.hypers, **options)
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
@@ -62,12 +51,7 @@ def test_bitwise_equal_to_the_torch_op(rule, options):
         theirs = ours.clone()
         run_on_arrays(ours)
         theirs.run(CPU)
-        for (name, ran), expected in zip(ours.tensors().items(), theirs.tensors().values(), strict=True):
-            assert (
-                ran.numpy(force=True).tobytes() == expected.numpy(force=True).tobytes()
-                if ran.dtype != BF16
-                else (torch.equal(ran.view(torch.int16), expected.view(torch.int16)))
-            ), name
+        assert_same_bits(ours, theirs)
 
 
 class Adam:
@@ -101,7 +85,8 @@ class Adam:
 def test_totals_may_be_left_out():
     given, left_out = Adam(), Adam()
     given.options["cautious"] = left_out.options["cautious"] = Cautious.RESCALED
-    given.options["totals"] = np.zeros(2)
+    given.options["perpendicular"] = left_out.options["perpendicular"] = Perpendicular.PROJECTED
+    given.options["totals"] = np.zeros(2 + 3 * 2)
     given.run()
     left_out.run()
     for ours, theirs in zip(given.lists(), left_out.lists(), strict=True):
@@ -215,6 +200,7 @@ def test_gradients_may_share_memory():
         ("eps", float("inf"), "eps: expected a number in"),
         ("weight_decay", 0.1, "weight_decay: 0.1 would have no effect with decay NONE"),
         ("decay", 6, r"decay: expected a number in \[0, 5\], got 6"),
+        ("perpendicular", 3, r"perpendicular: expected a number in \[0, 2\], got 3"),
         ("rounding", 0.5, "rounding: expected an integer, got 0.5"),
         ("residual", Residual.KAHAN, "residuals: expected 2 arrays, got none"),
         ("residuals", [np.zeros(5, np.float32)] * 2, "residuals: expected none with residual NONE, got 2"),
@@ -271,8 +257,10 @@ def test_other_python_threads_run_meanwhile():
     done = threading.Event()
 
     def step():
-        call.run()
-        done.set()
+        try:
+            call.run()
+        finally:
+            done.set()
 
     worker = threading.Thread(target=step)
     worker.start()

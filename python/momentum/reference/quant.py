@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from momentum._formats import code_bits
 from momentum.enums import CodeMap
-from momentum.quant.formats import code_bits, table
+from momentum.quant.formats import table
 
 
 def usable(code_map: CodeMap) -> tuple[Tensor, Tensor]:
