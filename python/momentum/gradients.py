@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from momentum.norm_test import NormTest, norm_test
 from momentum.optim._norms import (
     AGREEMENT,
     SUM_OF_SQUARES,
@@ -23,7 +24,16 @@ from momentum.optim._norms import (
 )
 from momentum.samgs import SAMGS
 
-__all__ = ["SAMGS", "clip_norm_", "global_norm", "sign_agreement", "signal_to_noise_ratios", "tensor_norms"]
+__all__ = [
+    "SAMGS",
+    "NormTest",
+    "clip_norm_",
+    "global_norm",
+    "norm_test",
+    "sign_agreement",
+    "signal_to_noise_ratios",
+    "tensor_norms",
+]
 
 
 @torch.no_grad()
