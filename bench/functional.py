@@ -12,7 +12,8 @@ from torch.nn.functional import cross_entropy
 from bench.parameters import Shapes, numel, shrunk
 from bench.runner.case import Call, Case, Contender
 from momentum.functional import extrapolate_, stablemax_cross_entropy
-from momentum.reference import stablemax
+from momentum.gradients import SAMGS
+from momentum.reference import SamgsState, samgs, stablemax
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 PEER = "torch cross_entropy"
@@ -26,6 +27,7 @@ def cases(device: torch.device, shrink: int) -> list[Case]:
         _case("stablemax-fp32-100000x113", 100_000 // shrink, 113, torch.float32),
         _extrapolation("extrapolate-fp32-1x20m", shrunk(((20_000_000,),), shrink)),
         _extrapolation("extrapolate-fp32-1000x4096", shrunk(((4096,),) * 1000, shrink)),
+        _surgery("samgs-fp32-3-tasks-100x40k", shrunk(((40_000,),) * 100, shrink)),
     ]
 
 
@@ -101,5 +103,44 @@ def _extrapolation(name: str, shapes: Shapes) -> Case:
             Contender("torch foreach", lambda inputs: lambda: foreach(*inputs), 16.0 * count, 8 * count),
         ),
         peer="torch foreach",
+        twin=lambda device: lists(((4,),) * len(shapes), device),
+    )
+
+
+def _surgery(name: str, shapes: Shapes, tasks: int = 3) -> Case:
+    """Gradient surgery; in plain torch on one matrix of float32, as the official code has it."""
+    count = numel(shapes)
+    moved = (16.0 * tasks + 4) * count
+
+    def ours(grads: list[list[Tensor]]) -> Call:
+        surgery = SAMGS()
+        return lambda: surgery.combine(grads)
+
+    def plain(grads: list[list[Tensor]]) -> Call:
+        size, device = sum(grad.numel() for grad in grads[0]), grads[0][0].device
+        state = SamgsState(torch.zeros(tasks, size, device=device), torch.zeros((), device=device), 0)
+
+        def call() -> None:
+            nonlocal state
+            flat = torch.stack([torch.cat([grad.flatten() for grad in members]) for members in grads])
+            combined, _, state = samgs(flat, state, 0.9, 0.99, 0.1)
+            combined.split([grad.numel() for grad in grads[0]])
+
+        return call
+
+    def lists(of: Shapes, device: torch.device) -> list[list[Tensor]]:
+        return [[torch.randn(shape, device=device) for shape in of] for _ in range(tasks)]
+
+    return Case(
+        name=name,
+        title=f"SAM-GS, {name.partition('-')[2]}",
+        elements=count,
+        inputs=lambda device: lists(shapes, device),
+        memory=4 * tasks * count,
+        contenders=(
+            Contender("momentum", ours, moved, 4 * (tasks + 1) * count),
+            Contender("plain torch", plain, moved, 16 * tasks * count),
+        ),
+        peer="plain torch",
         twin=lambda device: lists(((4,),) * len(shapes), device),
     )

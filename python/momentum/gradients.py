@@ -1,8 +1,9 @@
 """Statistics of gradients, or of any lists of tensors: norms, clipping, signal to noise, agreement of signs.
 
-Each reads its tensors once or twice, in one launch a pass whatever their number, and leaves its answer on their device: nothing
-waits for it. Sums are accumulated so that their error does not grow with size, and are the same from run to run. Tensors may be
-:class:`~torch.distributed.tensor.DTensor`, whose parts are summed over their processes.
+Beside them, gradient surgery over tasks. Each statistic reads its tensors once or twice, in one launch a pass whatever their
+number, and leaves its answer on their device: nothing waits for it. Sums are accumulated so that their error does not grow with
+size, and are the same from run to run. Tensors may be :class:`~torch.distributed.tensor.DTensor`, whose parts are summed over
+their processes.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
+from momentum.norm_test import NormTest, norm_test
 from momentum.optim._norms import (
     AGREEMENT,
     SUM_OF_SQUARES,
@@ -20,8 +22,18 @@ from momentum.optim._norms import (
     signal_to_noise,
     tensor_sums,
 )
+from momentum.samgs import SAMGS
 
-__all__ = ["clip_norm_", "global_norm", "sign_agreement", "signal_to_noise_ratios", "tensor_norms"]
+__all__ = [
+    "SAMGS",
+    "NormTest",
+    "clip_norm_",
+    "global_norm",
+    "norm_test",
+    "sign_agreement",
+    "signal_to_noise_ratios",
+    "tensor_norms",
+]
 
 
 @torch.no_grad()

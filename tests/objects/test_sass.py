@@ -26,6 +26,8 @@ CEILINGS = {
     "upload_kernel": 64,
     "list_kernel": 80,
     "clear_kernel": 64,
+    "samgs_kernel": 64,
+    "samgs_decide_kernel": 64,
     "stablemax_loss_kernel": 64,
     "stablemax_grad_kernel": 64,
     # Optimal transport: a whole solver in one kernel, of which a multiprocessor holds one block of 256 threads or four of 64;

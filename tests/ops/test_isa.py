@@ -27,6 +27,13 @@ def test_lesser_instruction_sets(isa):
     assert shown.stdout.strip() == isa
     files = [str(TESTS / name) for name in ("test_parity.py", "test_formats.py", "test_reduce.py", "test_blocks.py")]
     files += [str(TESTS.parent / "quant" / name) for name in ("test_tables.py", "test_quantize.py", "test_matrix_scales.py")]
+    files += [
+        str(TESTS.parent / "functional" / name)
+        for name in ("test_stablemax.py::test_parity", "test_lists.py::test_extrapolation")
+    ]
+    files += [
+        str(TESTS.parent / name) for name in ("zeroth_order/test_qzo.py::test_update", "optim/test_samgs.py::test_parity")
+    ]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--backend", "cpu", *files]
     # Not where bits are compared with bits of the same code, or what differs is no vector code; of quantised states one rule is
     # enough, because their conversions know of none.

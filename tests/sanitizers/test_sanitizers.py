@@ -64,3 +64,20 @@ def test_subsets_on_cuda(sanitizer: str, order: str) -> None:
 @pytest.mark.parametrize("sanitizer", ["thread", "address"])
 def test_subsets_on_four_threads(sanitizer: str) -> None:
     check_subset(sanitizer, "cpu", "0")
+
+
+def check_lists(sanitizer: str, driver: str, order: str) -> None:
+    result = run("lists", driver, sanitizer=sanitizer, order=order, timeout=600)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    assert result.stdout.split() == ["extrapolate", "move", "clear", "samgs", "stablemax"]
+
+
+@pytest.mark.parametrize(("sanitizer", "order"), [("thread", "0"), ("address", "1"), ("address", "2:1")])
+def test_operations_on_cuda(sanitizer: str, order: str) -> None:
+    check_lists(sanitizer, "cuda", order)
+
+
+@pytest.mark.parametrize("sanitizer", ["thread", "address"])
+def test_operations_on_four_threads(sanitizer: str) -> None:
+    check_lists(sanitizer, "cpu", "0")

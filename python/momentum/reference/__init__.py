@@ -20,6 +20,7 @@ from momentum.reference.perpendicular import perpendicular_gradient
 from momentum.reference.philox import philox4x32
 from momentum.reference.projection import adamp, sgdp
 from momentum.reference.reductions import segment_reduce
+from momentum.reference.samgs import SamgsState, samgs
 from momentum.reference.scale import scale
 from momentum.reference.sgd import sgd
 from momentum.reference.sgd_sai import sgd_sai, signal_to_noise
@@ -30,6 +31,7 @@ from momentum.reference.stablemax import stablemax, stablemax_cross_entropy
 from momentum.reference.transport import newton_matrix, sinkhorn, transport_objective, transport_plan, transport_value
 
 __all__ = [
+    "SamgsState",
     "adabelief",
     "adam",
     "adamp",
@@ -46,6 +48,7 @@ __all__ = [
     "normalized",
     "perpendicular_gradient",
     "philox4x32",
+    "samgs",
     "scale",
     "segment_reduce",
     "sgd",

@@ -1,0 +1,1 @@
+#include "torch/device/samgs.h"
