@@ -96,10 +96,6 @@ MOMENTUM_HD bool accepts(double alpha, double slope, double gain, double error_b
 // What rounding can make of a sum of `count` numbers and the differences of their parts, relative to their absolute values.
 MOMENTUM_HD double sums_rounding(int64_t count) { return double(count) * 0x1p-52; }
 
-// Entries below theta times this are dropped from the sparse plan: every row loses at most theta of its sum r_i, every column
-// at most theta of c_j, whatever their number.
-MOMENTUM_HD double drop_unit(double r_over_m, double c_over_n) { return r_over_m < c_over_n ? r_over_m : c_over_n; }
-
 // Potentials follow the temperature in the measure a x b: log2 P - log2 a - log2 b is what scales with k. Rows keep sums
 // between a_i and about 1, however small a_i is.
 MOMENTUM_HD double rescale(double potential, double log2_marginal, double factor) {

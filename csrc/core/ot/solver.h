@@ -11,6 +11,8 @@
 //   void set_temperature(k); another temperature, potentials carried over
 //   double sweep();          one Sinkhorn iteration in one read of the cost; returns the L1 error of the marginals
 //   Step newton(theta, cg_tolerance, may_accept);
+//                            entries below theta min(r_i / m, c_j / n) are dropped from the sparse plan: every row loses at
+//                            most theta of its sum r_i, every column at most theta of c_j, whatever their number
 //   double sweep_equivalents(step);  what a Newton step cost, in sweeps
 //   double rounding();       L1 error that rounding of the exponents alone can make
 //   double verify();         the error of the potentials as they are stored, in one more read
@@ -65,7 +67,7 @@ struct Solver {
   const Options& options;
   Outcome out;
   double mass = 0, goal = 0;
-  int32_t next_doubt = 2'000'000'000;  // sweeps after which feasibility is looked at; far off without forbidden entries
+  int64_t next_doubt = int64_t(1) << 62;  // sweeps after which feasibility is looked at; far off without forbidden entries
 
   MOMENTUM_OT_MACHINE
   MOMENTUM_HD Solver(Machine& machine, const Options& o) : m(machine), options(o) {}
@@ -92,7 +94,7 @@ struct Solver {
   // and the Machine tries every beginning of both orders. Looked at as sweeps double, so that it costs next to nothing.
   MOMENTUM_OT_MACHINE
   MOMENTUM_HD bool no_plan() {
-    next_doubt = 2 * out.sweeps;
+    next_doubt = 2 * int64_t(out.sweeps);
     if (!(m.shortage() > goal)) return false;
     out.status = Status::kInfeasible;
     return true;
