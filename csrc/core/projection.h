@@ -43,7 +43,9 @@ MOMENTUM_HD T coefficient(T param_update, T param_param, T eps) {
   return param_update / (norm * norm);
 }
 
-MOMENTUM_HD void settle(const Limits& c, double* sums) {
+// A tensor without rows has no view: its sums, which nobody reads, stay 0.
+MOMENTUM_HD void settle(const Limits& c, int64_t rows, double* sums) {
+  if (rows == 0) return;
   const View view = sums[kOthers] == 0 ? kRows : is_perpendicular(c, sums, sums[kCount]) ? kTensor : kNone;
   const double whole = coefficient(sums[kParamUpdate], sums[kParamParam], c.eps);
   sums[kView] = double(view);

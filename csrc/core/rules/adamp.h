@@ -72,8 +72,8 @@ struct Adamp {
     projection::summarize(c.limits, t.cols, of_row, out);
   }
   template <class T>
-  MOMENTUM_HD static void settle(const Constants<T>& c, const TensorContext<T>&, double* sums) {
-    projection::settle(c.limits, sums);
+  MOMENTUM_HD static void settle(const Constants<T>& c, const TensorContext<T>& t, double* sums) {
+    projection::settle(c.limits, t.rows, sums);
   }
   template <class T>
   MOMENTUM_HD static T segment_value(const Scalars<T>& s, const double* of_row) {
