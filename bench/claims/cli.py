@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from bench.claims import memory, spikes
+from bench.claims import grokking, memory, spikes
 from bench.machine import describe
 
-CLAIMS: dict[str, ModuleType] = {"memory": memory, "spikes": spikes}
+CLAIMS: dict[str, ModuleType] = {"memory": memory, "spikes": spikes, "grokking": grokking}
 _RESULTS = Path(__file__).parents[1] / "results"
 
 

@@ -52,3 +52,15 @@ def test_results_are_kept():
     for name in CLAIMS:
         assert json.loads((_RESULTS / f"claim-{name}.json").read_text())["claim"] == name
         assert (_RESULTS / f"claim-{name}.png").exists()
+
+
+def test_grokking_is_looked_for(tmp_path, capsys):
+    """The same network, pairs and first loss for all contenders of a seed but the one with another loss function."""
+    assert main(["grokking", "--steps", "40", "--seeds", "1", "--out", str(tmp_path)]) == 0
+    runs = json.loads((tmp_path / "claim-grokking.json").read_text())["runs"]
+    assert len({run["loss"][0] for run in runs if "StableMax" not in run["optimizer"]}) == 1
+    for run in runs:
+        assert run["step"] == [1, 20, 40]
+        assert run["loss"][-1] < run["loss"][0]
+    assert (tmp_path / "claim-grokking.png").read_bytes().startswith(PNG)
+    assert "orthograd" in capsys.readouterr().out

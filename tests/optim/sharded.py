@@ -56,6 +56,8 @@ RUNS = {
             "SGD-momentum",
             "Lion",
             "AdaBelief",
+            "DiffGrad",
+            "SophiaG",
             "Adan",
             "AMAdamW",
             "AdamP",
