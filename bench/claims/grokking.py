@@ -2,8 +2,8 @@
 
 Prieto et al. (2501.04697) claim that without weight decay a network that fits its training data stops learning before it
 generalises, because gradients then only scale its logits until softmax loses them to rounding; and that stepping along the part
-of the gradient that is perpendicular to the weights, or StableMax in place of softmax, generalises early and without decay. Here
-a perceptron with two hidden layers learns a + b modulo a prime from 70 % of all pairs, in full batches of float32.
+of the gradient that is perpendicular to the weights, or StableMax in place of softmax, generalises early and without decay.
+Here a perceptron with two hidden layers learns a + b modulo a prime from 70 % of all pairs, in full batches of float32.
 """
 
 from __future__ import annotations
