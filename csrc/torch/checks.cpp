@@ -64,7 +64,7 @@ void* Checker::vector(const char* argument, int64_t index, const TensorInfo& inf
 void* Checker::bytes(const char* argument, int64_t index, const TensorInfo& info, int64_t size) const {
   strided(argument, index, info);
   device(argument, index, info);
-  if (info.dtype != aoti_torch_dtype_uint8()) {
+  if (!is_uint8(info)) {
     refuse(op_, label(argument, index), " has dtype ", dtype_name(info), ", expected uint8");
   }
   if (info.numel != size || !is_contiguous(info)) {
@@ -73,8 +73,7 @@ void* Checker::bytes(const char* argument, int64_t index, const TensorInfo& info
   return info.data;
 }
 
-DeviceScalar Checker::scalar(const char* argument, const torch::stable::Tensor& tensor, int64_t per_tensor) const {
-  const TensorInfo info = describe(tensor.get());
+DeviceScalar Checker::scalar(const char* argument, const TensorInfo& info, int64_t per_tensor) const {
   strided(argument, -1, info);
   device(argument, -1, info);
   const std::optional<DType> dtype = storage_dtype(info);
@@ -89,8 +88,8 @@ DeviceScalar Checker::scalar(const char* argument, const torch::stable::Tensor& 
   return {info.data, *dtype, !single};
 }
 
-const float* Checker::flag(const char* argument, const torch::stable::Tensor& tensor) const {
-  return static_cast<const float*>(vector(argument, -1, describe(tensor.get()), DType::kFloat32, 1));
+const float* Checker::flag(const char* argument, const TensorInfo& info) const {
+  return static_cast<const float*>(vector(argument, -1, info, DType::kFloat32, 1));
 }
 
 void Checker::range(const char* argument, int64_t index, double value, double low, double high, bool high_open) const {

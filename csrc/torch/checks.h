@@ -6,7 +6,6 @@
 
 #include "core/call.h"
 #include "torch/error.h"
-#include "torch/stack.h"
 #include "torch/tensor_info.h"
 
 namespace momentum::ops {
@@ -36,8 +35,8 @@ class Checker {
   // `size` contiguous elements of dtype uint8.
   void* bytes(const char* argument, int64_t index, const TensorInfo& info, int64_t size) const;
   // One number, or one per tensor, in float32 or float64.
-  DeviceScalar scalar(const char* argument, const torch::stable::Tensor& tensor, int64_t per_tensor) const;
-  const float* flag(const char* argument, const torch::stable::Tensor& tensor) const;
+  DeviceScalar scalar(const char* argument, const TensorInfo& info, int64_t per_tensor) const;
+  const float* flag(const char* argument, const TensorInfo& info) const;
   void range(const char* argument, int64_t index, double value, double low, double high, bool high_open) const;
 
   const char* op() const { return op_; }

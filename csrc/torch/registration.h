@@ -3,10 +3,15 @@
 
 #include <torch/csrc/stable/library.h>
 
+#include <vector>
+
 #include "torch/schema.h"
 #include "torch/step_op.h"
 
 namespace momentum::ops {
+
+// All rules of this shared object.
+std::vector<const RuleDescription*>& registered_rules();
 
 template <class Rule>
 class Registration {
@@ -20,6 +25,7 @@ class Registration {
     }
     static StableLibrary kernels(StableLibrary::Kind::IMPL, backend::kNamespace, backend::kDispatchKey, __FILE__, __LINE__);
     kernels.impl(op.c_str(), [](StableIValue* stack, uint64_t, uint64_t) { step(description(), stack); });
+    registered_rules().push_back(&description());
   }
 
  private:

@@ -203,7 +203,8 @@ class SubsetUnpacker {
       if (hyper.kind != HyperKind::kBool) check_.range(hyper.name, -1, n_.hypers[k], hyper.low, hyper.high, hyper.high_open);
       c.hypers[k] = n_.hypers[k];
       if (!n_.hyper_tensors[k]) continue;
-      c.hyper_tensors[k] = check_.scalar((std::string(hyper.name) + "_tensor").c_str(), *n_.hyper_tensors[k], -1);
+      c.hyper_tensors[k] =
+          check_.scalar((std::string(hyper.name) + "_tensor").c_str(), describe(n_.hyper_tensors[k]->get()), -1);
       c.device_hypers = true;
       reads(hyper.name, c.hyper_tensors[k]);
     }
@@ -282,14 +283,14 @@ class SubsetUnpacker {
     const int64_t steps = int64_t(count_) + 1;
     c.steps = static_cast<float*>(check_.vector("steps", -1, describe(l_.steps.get()), DType::kFloat32, steps));
     overlap_.add(c.steps, steps * 4, "steps", -1, true);
-    if (n_.lr_tensor) reads("lr_tensor", c.lr = check_.scalar("lr_tensor", *n_.lr_tensor, int64_t(count_)));
+    if (n_.lr_tensor) reads("lr_tensor", c.lr = check_.scalar("lr_tensor", describe(n_.lr_tensor->get()), int64_t(count_)));
     if (n_.weight_decay_tensor) {
-      c.weight_decay = check_.scalar("weight_decay_tensor", *n_.weight_decay_tensor, int64_t(count_));
+      c.weight_decay = check_.scalar("weight_decay_tensor", describe(n_.weight_decay_tensor->get()), int64_t(count_));
       reads("weight_decay_tensor", c.weight_decay);
     }
     const auto flag = [&](const char* argument, const std::optional<torch::stable::Tensor>& tensor, const float*& out) {
       if (!tensor) return;
-      out = check_.flag(argument, *tensor);
+      out = check_.flag(argument, describe(tensor->get()));
       overlap_.add(out, 4, argument, -1, false);
     };
     flag("grad_scale", n_.grad_scale, c.grad_scale);

@@ -66,6 +66,11 @@ bool is_strided(const TensorInfo& info) {
   return info.layout == strided;
 }
 
+bool is_uint8(const TensorInfo& info) {
+  static const int32_t uint8 = aoti_torch_dtype_uint8();
+  return info.dtype == uint8;
+}
+
 std::optional<DType> storage_dtype(const TensorInfo& info) {
   static const int32_t float32 = aoti_torch_dtype_float32(), bfloat16 = aoti_torch_dtype_bfloat16(),
                        float16 = aoti_torch_dtype_float16(), float64 = aoti_torch_dtype_float64();
@@ -101,7 +106,11 @@ int64_t columns(const TensorInfo& info) {
 }
 
 bool same_shape(const TensorInfo& a, const TensorInfo& b) {
-  return a.dim == b.dim && std::equal(a.sizes, a.sizes + a.dim, b.sizes);
+  if (a.dim != b.dim) return false;
+  for (int64_t d = 0; d < a.dim; ++d) {
+    if (a.sizes[d] != b.sizes[d]) return false;
+  }
+  return true;
 }
 
 bool same_strides(const TensorInfo& a, const TensorInfo& b) {

@@ -25,6 +25,7 @@ struct TensorInfo {
 TensorInfo describe(AtenTensorHandle tensor);
 
 bool is_strided(const TensorInfo& info);
+bool is_uint8(const TensorInfo& info);
 // The storage type, if it is one the kernels know.
 std::optional<DType> storage_dtype(const TensorInfo& info);
 std::string dtype_name(const TensorInfo& info);

@@ -13,12 +13,18 @@ TORCH_FLOOR = (2, 10)
 PACKAGE_DIR = Path(__file__).resolve().parent
 
 _status: dict[str, str] = {}
+_paths: dict[str, Path] = {}
 
 
 def status() -> dict[str, str]:
     """Return what became of each shared object in this process."""
     unseen = {name: "not loaded" for name in ("_C", "_C_cuda", "_C_emulated") if name not in _status}
     return _status | unseen | {"_array": "available" if _has_array() else "not built"}
+
+
+def path_of(name: str) -> Path | None:
+    """Return the file of a shared object that this process has loaded."""
+    return _paths.get(name)
 
 
 def load() -> None:
@@ -93,6 +99,7 @@ def _register(name: str, path: Path) -> None:
         _status[name] = f"failed: {error}"
         raise
     _status[name] = "loaded"
+    _paths[name] = path
 
 
 def _warn(sentence: str) -> None:

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
+from momentum import _direct
+
 _namespace = "momentum"
 
 
@@ -78,7 +80,9 @@ def step_(
         raise RuntimeError(
             f"momentum::{rule}_ writes in place, and a tensor it would write requires grad: call it under torch.no_grad()"
         )
-    _op(_namespace, f"{rule}_")(params, grads, *states, scales, residuals, ema_params, scalars, steps, totals, **options)
+    arguments = (params, grads, *states, scales, residuals, ema_params, scalars, steps, totals)
+    if not _direct.step(_namespace, rule, arguments, options):
+        _op(_namespace, f"{rule}_")(*arguments, **options)
     increment_version(written)
 
 

@@ -1,0 +1,133 @@
+"""Steps called past the dispatcher, for the sake of their time on the host.
+
+Handing a list to an op costs torch some 0.2 microseconds per tensor, several times what a step over small tensors takes. The
+shared objects therefore have a second entry that reads the same arguments from Python's own lists, through DLPack's C
+exchange interface (torch 2.10 and later). It does what the op does and is taken only where nobody can tell the difference:
+plain tensors, no mode, transform, tracer or profiler that wants to see ops. Everything else goes to the op, errors too.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._device import DeviceContext
+
+from momentum import _loader
+
+_enabled = True
+
+
+@contextmanager
+def disabled() -> Iterator[None]:
+    """Leave all steps to the ops inside the ``with`` block (tests compare the two)."""
+    global _enabled
+    previous, _enabled = _enabled, False
+    try:
+        yield
+    finally:
+        _enabled = previous
+
+
+def step(namespace: str, rule: str, tensors: Sequence[Any], options: dict[str, Any]) -> bool:
+    """Run one step of ``rule``, if that can be done past the dispatcher.
+
+    Parameters
+    ----------
+    namespace
+        That of the op.
+    rule
+        Name of the op without the trailing underscore.
+    tensors
+        The op's positional arguments, of which the first is the list of parameters.
+    options
+        The op's keyword arguments.
+
+    Returns
+    -------
+    bool
+        Whether the step was run. If not, nothing was written.
+    """
+    if not _enabled or not tensors[0] or _is_watched():
+        return False
+    entry = _entry(namespace, tensors[0][0].device.type, rule)
+    return entry is not None and entry(tensors, options)
+
+
+def _is_watched() -> bool:
+    """Return whether someone may want to see the op or must take its place."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or (torch._C._len_torch_function_stack() > 0 and not _only_devices())
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch.autograd.profiler._is_profiler_enabled
+    )
+
+
+def _only_devices() -> bool:
+    """Return whether the function modes only say where new tensors go."""
+    modes = range(torch._C._len_torch_function_stack())
+    return all(isinstance(torch._C._get_function_stack_at(i), DeviceContext) for i in modes)
+
+
+class _Entry:
+    """The direct entry of one op."""
+
+    def __init__(self, library: ctypes.PyDLL, namespace: str, rule: str, pointer: int) -> None:
+        self._step = library.momentum_direct_step
+        self._rule = ctypes.c_void_p(pointer)
+        schema = getattr(getattr(torch.ops, namespace), f"{rule}_").default._schema
+        options = [argument for argument in schema.arguments if argument.kwarg_only]
+        self._count = len(schema.arguments) - len(options)
+        self._names = [argument.name for argument in options]
+        self._defaults = {argument.name: argument.default_value for argument in options if argument.has_default_value()}
+
+    def __call__(self, tensors: Sequence[Any], options: dict[str, Any]) -> bool:
+        arguments = self._defaults | options
+        if len(tensors) != self._count or len(arguments) != len(self._names):
+            return False
+        try:
+            numbers = [arguments[name] for name in self._names]
+        except KeyError:
+            return False
+        done: bool = self._step(self._rule, (*tensors, *numbers)) == 0
+        return done
+
+
+@functools.cache
+def _library(namespace: str, device: str) -> ctypes.PyDLL | None:
+    """Return the shared object whose kernels take tensors of ``device``, ready for direct calls."""
+    name = {("momentum", "cpu"): "_C", ("momentum", "cuda"): "_C_cuda", ("momentum_emulated", "cpu"): "_C_emulated"}
+    path = _loader.path_of(name.get((namespace, device), ""))
+    capsule = getattr(Tensor, "__dlpack_c_exchange_api__", None)
+    if path is None or capsule is None or not _can_watch():
+        return None
+    library = ctypes.PyDLL(str(path))
+    library.momentum_direct_open.argtypes = [ctypes.py_object] * 4
+    library.momentum_direct_rule.argtypes = [ctypes.c_char_p]
+    library.momentum_direct_rule.restype = ctypes.c_void_p
+    library.momentum_direct_step.argtypes = [ctypes.c_void_p, ctypes.py_object]
+    return library if library.momentum_direct_open(Tensor, torch.nn.Parameter, None, capsule) else None
+
+
+@functools.cache
+def _entry(namespace: str, device: str, rule: str) -> _Entry | None:
+    library = _library(namespace, device)
+    pointer = library.momentum_direct_rule(rule.encode()) if library else None
+    return _Entry(library, namespace, rule, pointer) if library and pointer else None
+
+
+def _can_watch() -> bool:
+    """Return whether this torch has what :func:`_is_watched` asks."""
+    names = ("_len_torch_dispatch_stack", "_len_torch_function_stack", "_get_function_stack_at")
+    return (
+        all(hasattr(torch._C, name) for name in names)
+        and hasattr(torch._C._functorch, "peek_interpreter_stack")
+        and hasattr(torch.autograd.profiler, "_is_profiler_enabled")
+    )

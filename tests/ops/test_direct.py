@@ -1,0 +1,234 @@
+"""Steps past the dispatcher: the same bits as the op, and nothing at all where the op must take the call."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+from contextlib import AbstractContextManager
+
+import pytest
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import momentum
+from backends import Backend
+from momentum import _direct, _ops
+from momentum.enums import Residual
+from ops.call import Call, make_call
+from ops.cases import BF16, FP16, FP32, FP64, TensorCase
+from ops.test_errors import REFUSED, adam
+from rules import RULES
+from tolerances import bit_equal
+
+CASES = [
+    TensorCase((6, 4)),
+    TensorCase((6, 4), BF16, BF16),
+    TensorCase((5,)),
+    TensorCase((3, 1), FP64, FP64, (FP64,) * 3),
+    TensorCase(()),
+]
+
+
+def direct(backend: Backend, call: Call) -> bool:
+    """Return whether the call was run past the dispatcher."""
+    op = backend.op(call.rule.name + "_")
+    names = [argument.name for argument in op._schema.arguments if not argument.kwarg_only]
+    tensors = [getattr(call, name, call.lists.get(name, [])) for name in names]
+    return _direct.step(backend.namespace, call.rule.name, tensors, call.variant.hypers | call.options)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_same_bits(backend, rule):
+    for variant in RULES[rule].variants.values():
+        call = make_call(RULES[rule], variant, CASES, device=backend.device, ema=True, ema_decay=0.9, residual=Residual.KAHAN)
+        twin = call.clone()
+        assert direct(backend, call)
+        twin.run(backend)
+        for name, tensor in twin.tensors().items():
+            assert bit_equal(call.tensors()[name], tensor), name
+
+
+def test_every_kind_of_argument(backend):
+    """Numbers per tensor, device tensors, a flag, seeds and shards arrive where they belong."""
+    number = torch.tensor(0.5, device=backend.device)
+    call = make_call(
+        RULES["adam"],
+        RULES["adam"].variants["amsgrad"],
+        [TensorCase((6, 4), BF16, FP32), TensorCase((7,), FP16, FP16), TensorCase((9,))],
+        device=backend.device,
+        lr=[0.1, 0.2, 0.3],
+        weight_decay=[0.0, 0.25, 0.5],
+        decay=2,
+        rounding=1,
+        seeds=[2**62 + 1, 2, 3],
+        shards=[3, 1, 1, 0, 7, 7, 5, 9, 18],
+        lr_tensor=torch.tensor([0.3, 0.2, 0.1], device=backend.device),
+        beta1_tensor=number,
+        grad_scale=torch.tensor([2.0], device=backend.device),
+        found_inf=torch.tensor([0.0], device=backend.device),
+        maximize=True,
+    )
+    twin = call.clone()
+    assert direct(backend, call)
+    twin.run(backend)
+    for name, tensor in twin.tensors().items():
+        assert bit_equal(call.tensors()[name], tensor), name
+
+
+def test_optimizers_take_it(monkeypatch):
+    taken = []
+    step = _direct.step
+    monkeypatch.setattr(_direct, "step", lambda *arguments: taken.append(step(*arguments)) or taken[-1])
+    param = torch.nn.Parameter(torch.randn(8))
+    param.grad = torch.randn(8)
+    momentum.optim.AdamW([param]).step()
+    assert taken == [True]
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_calls_are_left_to_the_op(backend, case):
+    call = adam(backend.device)
+    REFUSED[case][0](call)
+    readable = {name: t for name, t in call.tensors().items() if t.layout == torch.strided and t.device.type != "meta"}
+    before = {name: tensor.clone() for name, tensor in readable.items()}
+    assert not direct(backend, call)
+    assert [name for name, tensor in readable.items() if not bit_equal(tensor, before[name])] == []
+
+
+def test_options_that_are_none(backend):
+    call = adam(backend.device)
+    call.options["learning_rate"] = 1.0
+    assert not direct(backend, call)
+    del call.options["learning_rate"], call.options["lr"]
+    assert not direct(backend, call)
+
+
+class Subclass(Tensor):
+    pass
+
+
+def negated(device: str) -> Tensor:
+    tensor = torch.tensor([1.0 + 2.0j], device=device).conj().imag
+    assert tensor.is_neg()
+    return tensor
+
+
+@pytest.mark.parametrize("kind", ["subclass", "negated", "meta", "tuple"])
+def test_other_tensors(backend, kind):
+    """The op sees them; a direct call would take them for what they are not."""
+    call = make_call(RULES["adam"], RULES["adam"].variants["plain"], [TensorCase((1,))], device=backend.device)
+    grads = call.lists["grads"]
+    match kind:
+        case "subclass":
+            grads[0] = grads[0].as_subclass(Subclass)
+        case "negated":
+            grads[0] = negated(backend.device)
+        case "meta":
+            grads[0] = grads[0].to("meta")
+        case "tuple":
+            call.lists["grads"] = tuple(grads)
+    before = call.lists["params"][0].clone()
+    assert not direct(backend, call)
+    assert bit_equal(call.lists["params"][0], before)
+
+
+def test_a_negated_gradient_is_read_as_what_it_means():
+    params = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    params[0].grad, params[1].grad = negated("cpu"), negated("cpu").resolve_neg()
+    momentum.optim.SGD(params, lr=1.0).step()
+    assert [param.item() for param in params] == [2.0, 2.0]
+
+
+class Calls(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(func.name())
+        return func(*args, **(kwargs or {}))
+
+
+class Functions(TorchFunctionMode):
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return func(*args, **(kwargs or {}))
+
+
+def watchers() -> dict[str, AbstractContextManager]:
+    return {
+        "dispatch mode": Calls(),
+        "function mode": Functions(),
+        "profiler": torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]),
+    }
+
+
+@pytest.mark.parametrize("watcher", watchers())
+def test_watchers_see_the_op(watcher):
+    call = make_call(RULES["adam"], RULES["adam"].variants["plain"], [TensorCase((4,))])
+    arguments = (call.lists["params"], call.lists["grads"], [call.lists["exp_avgs"], call.lists["exp_avg_sqs"], []])
+    with watchers()[watcher] as watching:
+        assert not _direct.step("momentum", "adam", [call.lists["params"]], {})
+        _ops.step_("adam", *arguments, steps=call.steps, totals=call.totals, lr=[0.1], weight_decay=[0.0])
+    if watcher == "dispatch mode":
+        assert "momentum::adam_" in watching.names
+    if watcher == "profiler":
+        assert "momentum::adam_" in [event.name for event in watching.events()]
+    twin = call.clone()
+    assert direct(Backend("cpu", "momentum", "cpu"), twin)
+
+
+def test_inside_a_transform():
+    seen = []
+
+    def step(x: Tensor) -> Tensor:
+        seen.append(_direct._is_watched())
+        return x
+
+    torch.vmap(step)(torch.zeros(2))
+    assert seen == [True]
+    assert not _direct._is_watched()
+
+
+def test_a_default_device_is_no_watcher():
+    with torch.device("cpu"):
+        assert not _direct._is_watched()
+
+
+def test_nothing_is_kept_alive():
+    """No reference is leaked to a list, a number or a tensor."""
+    call = make_call(RULES["adam"], RULES["adam"].variants["plain"], [TensorCase((4,)), TensorCase((1,))])
+    alive = [weakref.ref(tensor) for tensor in call.tensors().values()]
+    cpu = Backend("cpu", "momentum", "cpu")
+    assert direct(cpu, call)
+    call.lists["grads"][0] = call.lists["grads"][0].as_subclass(Subclass)
+    assert not direct(cpu, call)
+    del call
+    gc.collect()
+    assert not any(reference() is not None for reference in alive)
+
+
+def test_other_threads_run_meanwhile():
+    """The interpreter is released while the kernels run: a thread that only counts gets on."""
+    param = torch.zeros(20_000_000)
+    call = [[param], [torch.ones_like(param)], [torch.zeros_like(param)], [], [], [], []]
+    call += [torch.zeros(2), torch.zeros(0, dtype=torch.float64)]
+    count, stop = 0, threading.Event()
+
+    def counter() -> None:
+        nonlocal count
+        while not stop.wait(1e-4):
+            count += 1
+
+    thread = threading.Thread(target=counter)
+    thread.start()
+    try:
+        before = count
+        for _ in range(3):
+            assert _direct.step("momentum", "sgd", call, {"lr": [0.1], "weight_decay": [0.0]})
+        assert count > before
+    finally:
+        stop.set()
+        thread.join()
