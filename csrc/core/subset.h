@@ -9,6 +9,11 @@
 // nothing has to be stored beside the mask, the number of states never changes, and a step that draws anew does so as it goes:
 // one pass, one launch. Every unit is chosen with probability count / units; the draw is the one of (seed, period, unit), on
 // every backend the same bits.
+//
+// A tensor may be a part of a whole that several processes hold. `count` and blocks are the whole's, so every process finds its
+// part of one choice on its own. Units that are neighbours in the whole form a line, cut into tiles at the borders of blocks. A
+// tile has room for as many units as it may get, so that a line that begins or ends inside a block may leave some room unused;
+// the lines of a whole tensor leave none.
 #pragma once
 
 #include <cstdint>
@@ -44,8 +49,10 @@ struct SubsetTensor {
   uint32_t* mask = nullptr;  // null where all units or none are chosen
   DType param_dtype = DType::kFloat32, grad_dtype = DType::kFloat32;
   int64_t numel = 0;
-  int64_t rows = 1, cols = 0;  // of units that are elements: 1 x numel
-  int64_t count = 0;
+  int64_t rows = 1, cols = 0;    // of units that are elements: lines x units of a line
+  int64_t count = 0, units = 0;  // of the whole
+  int64_t start = 0;             // the first unit in the whole
+  int64_t stride = 0;            // from a line to the next; 0 where there is one, which rows may share
   double lr = 0, weight_decay = 0;
   uint64_t seed = 0;
 };
@@ -78,9 +85,88 @@ MOMENTUM_HD SubsetShares make_shares(int64_t units, int64_t count) {
   return units > 0 ? SubsetShares{units, count, scaled / units, scaled % units} : SubsetShares{0, 0, 0, 0};
 }
 
-// A tile is up to 256 elements of one row.
-MOMENTUM_HD int64_t tiles_per_row(int64_t cols) { return (cols + kSubsetBlock - 1) / kSubsetBlock; }
-MOMENTUM_HD int64_t unit_count(Axis axis, int64_t rows, int64_t cols) { return axis == Axis::kRow ? rows : cols; }
+// Units of a line that are in one block.
+struct SubsetTile {
+  int64_t block;
+  int shift;      // place of the first in the block
+  int64_t first;  // place of the first in the line
+  int units;      // at most 0 behind the end of the line
+  int64_t slot;   // of its states among those of the line, counted in units
+};
+
+struct SubsetLine {
+  int64_t start, length;
+  int64_t lead;  // what the slots of all tiles but the first have before those of their blocks
+
+  MOMENTUM_HD int64_t tile_of(int64_t unit) const { return (start + unit) / kSubsetBlock - start / kSubsetBlock; }
+  MOMENTUM_HD int64_t tiles() const { return length == 0 ? 0 : tile_of(length - 1) + 1; }
+  MOMENTUM_HD SubsetTile tile(const SubsetShares& shares, int64_t index) const {
+    const int64_t block = start / kSubsetBlock + index;
+    const int64_t first = index == 0 ? 0 : block * kSubsetBlock - start;
+    const int shift = index == 0 ? int(start % kSubsetBlock) : 0, room = kSubsetBlock - shift;
+    const int units = length - first < room ? int(length - first) : room;
+    return {block, shift, first, units, index == 0 ? 0 : lead + shares.before(block)};
+  }
+};
+
+// The most units of a tile that may be chosen.
+MOMENTUM_HD int64_t tile_room(const SubsetShares& shares, const SubsetTile& tile) {
+  const int64_t share = shares.before(tile.block + 1) - shares.before(tile.block);
+  return share < tile.units ? share : tile.units;
+}
+
+MOMENTUM_HD SubsetLine make_line(const SubsetShares& shares, int64_t start, int64_t length) {
+  SubsetLine line{start, length, 0};
+  if (length > 0) line.lead = tile_room(shares, line.tile(shares, 0)) - shares.before(start / kSubsetBlock + 1);
+  return line;
+}
+
+// The lines of a tensor: one, which the rows share where columns are chosen, or one per row.
+struct SubsetLines {
+  SubsetShares shares;
+  SubsetLine first;
+  int64_t stride;
+  int64_t tiles;  // of a line, the most that one has
+  int64_t room;   // states of a line, in units
+
+  MOMENTUM_HD SubsetLine line(int64_t row) const {
+    return stride == 0 ? first : make_line(shares, first.start + row * stride, first.length);
+  }
+};
+
+inline SubsetLines make_lines(Axis axis, const SubsetTensor& t) {
+  const SubsetShares shares = make_shares(t.units, t.count);
+  SubsetLines lines{shares, make_line(shares, t.start, axis == Axis::kRow ? t.rows : t.cols), t.stride, 0, 0};
+  const int64_t length = lines.first.length;
+  if (length == 0) return lines;
+  lines.tiles = t.stride % kSubsetBlock == 0 ? lines.first.tiles() : (length + 2 * kSubsetBlock - 2) / kSubsetBlock;
+  if (t.stride == 0) {
+    const SubsetTile last = lines.first.tile(shares, lines.tiles - 1);
+    lines.room = last.slot + tile_room(shares, last);
+  } else {
+    const int64_t most = lines.tiles * (shares.each + (shares.rest > 0 ? 1 : 0));
+    lines.room = most < length ? most : length;
+  }
+  return lines;
+}
+
+// Words of a mask: a bit for each unit, those of a tile from a word of their own on.
+inline int64_t mask_words(const SubsetLines& lines, int64_t rows) {
+  if (lines.stride != 0) return rows * lines.tiles * kSubsetWords;
+  if (lines.tiles == 0) return 0;
+  const SubsetTile last = lines.first.tile(lines.shares, lines.tiles - 1);
+  return (lines.tiles - 1) * kSubsetWords + (last.units + 31) / 32;
+}
+
+// Tiles of elements in a row. Where rows are chosen, their elements are not those of a line.
+inline int64_t tiles_per_row(Axis axis, const SubsetLines& lines, int64_t cols) {
+  return axis == Axis::kRow ? (cols + kSubsetBlock - 1) / kSubsetBlock : lines.tiles;
+}
+
+// Tiles to go through. A part without rows still has a choice of columns to draw: the whole may be saved from its copy.
+inline int64_t tile_count(Axis axis, const SubsetTensor& t, int64_t tiles_per_row) {
+  return tiles_per_row * (t.rows == 0 && axis == Axis::kColumn && t.mask != nullptr ? 1 : t.rows);
+}
 
 // The least keys of a block are chosen. The low byte makes keys differ; none has its highest bit set.
 MOMENTUM_HD uint32_t subset_key(uint32_t word, int place) { return word >> 9 << 8 | uint32_t(place); }

@@ -35,7 +35,10 @@ void run_subset(const SubsetKernels& kernels, const SubsetCall& call, ParallelFo
   ConstantsStorage constants;
   kernels.constants(call.common, &constants);
   std::vector<int64_t> tiles(1, 0);
-  for (const SubsetTensor& t : call.tensors) tiles.push_back(tiles.back() + (t.numel > 0 ? t.rows * tiles_per_row(t.cols) : 0));
+  const Axis axis = call.options.axis;
+  for (const SubsetTensor& t : call.tensors) {
+    tiles.push_back(tiles.back() + tile_count(axis, t, tiles_per_row(axis, make_lines(axis, t), t.cols)));
+  }
   auto body = [&](int64_t begin, int64_t end) {
     int64_t i = std::upper_bound(tiles.begin(), tiles.end(), begin) - tiles.begin() - 1;
     for (int64_t tile = begin; tile < end; ++i) {

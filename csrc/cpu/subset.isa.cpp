@@ -64,42 +64,55 @@ static Chosen first_units(int units) {
   return c;
 }
 
-// The choices of a tensor at one step: stored, or drawn anew.
+// The units [first, first + units) of a block, from place 0 on.
+static Chosen part_of(const Chosen& block, int first, int units) {
+  Chosen part = first_units(units);
+  const int whole = first / 32, bits = first % 32;
+  for (int w = 0; w * 32 < units; ++w) {
+    const uint32_t low = block.word[w + whole];
+    const uint32_t high = w + whole + 1 < kSubsetWords ? block.word[w + whole + 1] : 0u;
+    part.word[w] &= uint32_t((uint64_t(high) << 32 | low) >> bits);
+  }
+  return part;
+}
+
+// The choices of a tensor at one step: stored, or drawn anew. Those of a tile are `words` into the mask.
 class Choices {
  public:
-  Choices(const SubsetTensor& t, Axis axis, const SubsetMoment& moment)
-      : shares_(make_shares(unit_count(axis, t.rows, t.cols), t.count)), t_(t), moment_(moment) {}
+  Choices(const SubsetTensor& t, const SubsetShares& shares, const SubsetMoment& moment)
+      : shares_(shares), t_(t), moment_(moment) {}
 
   bool draws() const { return moment_.draws && t_.mask != nullptr; }
-  int64_t before(int64_t block) const { return shares_.before(block); }
 
-  const Chosen& now(int64_t block) {
-    if (block != last_block_) last_ = draws() ? draw(shares_, block, t_.seed, moment_.period) : stored(block);
-    last_block_ = block;
+  const Chosen& now(const SubsetTile& tile, int64_t words) {
+    if (words != last_words_) {
+      last_ =
+          draws() ? part_of(draw(shares_, tile.block, t_.seed, moment_.period), tile.shift, tile.units) : stored(tile, words);
+    }
+    last_words_ = words;
     return last_;
   }
 
-  Chosen stored(int64_t block) const {
-    const int units = block_units(shares_, block);
-    if (t_.mask == nullptr) return first_units(t_.count > 0 ? units : 0);
+  Chosen stored(const SubsetTile& tile, int64_t words) const {
+    if (t_.mask == nullptr) return first_units(t_.count > 0 ? tile.units : 0);
     Chosen c;
-    for (int w = 0; w * 32 < units; ++w) c.word[w] = t_.mask[block * kSubsetWords + w];
+    for (int w = 0; w * 32 < tile.units; ++w) c.word[w] = t_.mask[words + w];
     return c;
   }
 
-  void store(int64_t block, const Chosen& c) const {
-    for (int w = 0; w * 32 < block_units(shares_, block); ++w) t_.mask[block * kSubsetWords + w] = c.word[w];
+  void store(const SubsetTile& tile, int64_t words, const Chosen& c) const {
+    for (int w = 0; w * 32 < tile.units; ++w) t_.mask[words + w] = c.word[w];
   }
 
  private:
   SubsetShares shares_;
   const SubsetTensor& t_;
   const SubsetMoment& moment_;
-  int64_t last_block_ = -1;
+  int64_t last_words_ = -1;
   Chosen last_;
 };
 
-// Moves the states of a block's chosen elements to where the new choice has them; what was not chosen before starts at zero.
+// Moves the states of a tile's chosen elements to where the new choice has them; what was not chosen before starts at zero.
 static void move_states(const Chosen& old, const Chosen& now, int n, float* states) {
   float dense[kSubsetBlock] = {};
   int slot = 0;
@@ -182,30 +195,40 @@ static void map_subset(const SubsetTask& task, int64_t begin, int64_t end) {
   const TensorFacts facts{task.index, t.lr, t.weight_decay, t.numel, t.rows, t.cols, (1u << kStates) - 1u, nullptr};
   const Prepared<Rule, float> prepared = prepare_subset<Rule>(task.call->common, constants, facts, options, &moment);
   const float rate = prepared.context.lr * options.rest_scale;
-  Choices choices(t, options.axis, moment);
+  const SubsetLines lines = make_lines(options.axis, t);
+  Choices choices(t, lines.shares, moment);
 
   alignas(64) float buffers[2][kSubsetBlock];
   const TileStream<float> param = make_stream<float>(t.param, t.param_dtype, buffers[0]);
   const TileStream<float> grad = make_stream<float>(t.grad, t.grad_dtype, buffers[1]);
   Packed chosen_p = {}, chosen_g = {}, chosen_x[kStates] = {};
-  const int64_t tiles = tiles_per_row(t.cols);
+  const int64_t tiles = tiles_per_row(options.axis, lines, t.cols);
   const bool by_row = options.axis == Axis::kRow;
   for (int64_t tile = begin; tile < end; ++tile) {
-    const int64_t row = tile / tiles, col = tile % tiles * kSubsetBlock;
-    const int n = int(t.cols - col < kSubsetBlock ? t.cols - col : kSubsetBlock);
-    const int64_t block = (by_row ? row : col) / kSubsetBlock;
-    const int place = int(row % kSubsetBlock);
-    const Chosen now = choices.now(block);
+    const int64_t row = tile / tiles, piece = tile % tiles;
+    const SubsetLine line = lines.line(row);
+    const int64_t index = by_row ? line.tile_of(row) : piece;
+    const SubsetTile units = line.tile(lines.shares, index);
+    if (units.units <= 0) continue;  // of a line with fewer tiles than others
+    const int64_t words = (index + (lines.stride == 0 ? 0 : row * tiles)) * kSubsetWords;
+    const Chosen now = choices.now(units, words);
+    if (t.rows == 0) {
+      if (choices.draws()) choices.store(units, words, now);
+      continue;
+    }
+    const int64_t col = by_row ? piece * kSubsetBlock : units.first;
+    const int n = !by_row ? units.units : int(t.cols - col < kSubsetBlock ? t.cols - col : kSubsetBlock);
+    const int place = by_row ? int(row - units.first) : 0;
     const Chosen here = by_row ? first_units(now.has(place) ? n : 0) : now;
     const int count = here.count();
-    const int64_t slot =
-        by_row ? (choices.before(block) + now.before(place)) * t.cols + col : row * t.count + choices.before(block);
+    const int64_t slot = by_row ? (units.slot + now.before(place)) * t.cols + col : row * lines.room + units.slot;
     const bool moves = choices.draws() && !moment.clears;
     for (int k = 0; k < kStates && count > 0; ++k) {
-      if (moves) move_states(choices.stored(block), now, n, t.states[k] + slot);
+      if (moves) move_states(choices.stored(units, words), now, n, t.states[k] + slot);
       for (int i = 0; i < count; ++i) chosen_x[k].item[i] = moment.clears ? 0.0f : t.states[k][slot + i];
     }
-    if (choices.draws() && (by_row ? place == 0 && col == 0 : row == 0)) choices.store(block, now);
+    const bool owns = by_row ? place == 0 && col == 0 : row == 0 || lines.stride != 0;
+    if (choices.draws() && owns) choices.store(units, words, now);
     if (count == 0 && options.rest == Rest::kFrozen) continue;
     const int64_t first = row * t.cols + col;
     float* p = param.open(first, n, true);

@@ -22,8 +22,8 @@ constexpr unsigned kAllLanes = 0xffffffffu;
 
 struct SubsetPart {
   uint32_t* mask;
-  int64_t rows, cols, tiles_per_row;
-  SubsetShares shares;
+  int64_t rows, cols, tiles_per_row, tiles;
+  SubsetLines lines;
   uint64_t seed;
 };
 
@@ -52,29 +52,39 @@ struct SubsetParams {
   };
 };
 
-// The choice of one block as a warp holds it: lane l has word l % 8.
-__device__ __forceinline__ uint32_t stored_word(const SubsetPart& e, int64_t block, int lane) {
-  const int64_t first = block * kSubsetBlock + lane % kSubsetWords * 32;
-  const int64_t units = e.shares.units - first;
+// The choice of one tile as a warp holds it: lane l has word l % 8. The tile's words are `words` into the mask.
+__device__ __forceinline__ uint32_t stored_word(const SubsetPart& e, const SubsetTile& tile, int64_t words, int lane) {
+  const int word = lane % kSubsetWords, units = tile.units - word * 32;
   if (units <= 0) return 0;
-  if (e.mask != nullptr) return e.mask[first / 32];
-  if (e.shares.count == 0) return 0;
+  if (e.mask != nullptr) return e.mask[words + word];
+  if (e.lines.shares.count == 0) return 0;
   return units >= 32 ? ~0u : (1u << units) - 1u;
 }
 
-__device__ __forceinline__ uint32_t drawn_word(const SubsetPart& e, int64_t block, int lane, uint32_t period) {
+// The words of a tile from those of its block.
+__device__ __forceinline__ uint32_t part_of(uint32_t word, const SubsetTile& tile, int lane) {
+  const int place = lane % kSubsetWords, source = place + tile.shift / 32, units = tile.units - place * 32;
+  const uint32_t low = __shfl_sync(kAllLanes, word, source % kSubsetWords);
+  const uint32_t high = __shfl_sync(kAllLanes, word, (source + 1) % kSubsetWords);
+  if (units <= 0) return 0;  // so nothing that lies behind the block is used
+  const auto bits = uint32_t((uint64_t(high) << 32 | low) >> (tile.shift % 32));
+  return units >= 32 ? bits : bits & ((1u << units) - 1u);
+}
+
+__device__ __forceinline__ uint32_t drawn_word(const SubsetPart& e, const SubsetTile& tile, int lane, uint32_t period) {
+  const SubsetShares& shares = e.lines.shares;
   uint32_t keys[kGroups][kGroup];
 #pragma unroll
   for (int j = 0; j < kGroups; ++j) {
     const int place = (j * 32 + lane) * kGroup;
-    const int64_t unit = block * kSubsetBlock + place;
+    const int64_t unit = tile.block * kSubsetBlock + place;
     const PhiloxWords words = philox_group(e.seed, period, uint64_t(unit) / kGroup);
 #pragma unroll
     for (int v = 0; v < kGroup; ++v) {
-      keys[j][v] = unit + v < e.shares.units ? subset_key(words.word[v], place + v) : ~0u;
+      keys[j][v] = unit + v < shares.units ? subset_key(words.word[v], place + v) : ~0u;
     }
   }
-  const auto chosen = uint32_t(e.shares.before(block + 1) - e.shares.before(block));
+  const auto chosen = uint32_t(shares.before(tile.block + 1) - shares.before(tile.block));
   uint32_t limit = 0;  // the largest number with at most `chosen` keys below it
   for (int bit = 31; bit >= 0; --bit) {
     const uint32_t tried = limit | (1u << bit);
@@ -100,7 +110,7 @@ __device__ __forceinline__ uint32_t drawn_word(const SubsetPart& e, int64_t bloc
   const int word = lane % kSubsetWords;
   const uint32_t low = __shfl_sync(kAllLanes, words[0], word % 4 * 8);
   const uint32_t high = __shfl_sync(kAllLanes, words[1], word % 4 * 8);
-  return word < 4 ? low : high;
+  return part_of(word < 4 ? low : high, tile, lane);
 }
 
 // How many are chosen in the words before the lane's own.
@@ -133,25 +143,37 @@ __device__ __forceinline__ void step_tile(const SubsetOptions& options, const Su
   const int lane = int(threadIdx.x % 32);
   const bool by_row = options.axis == Axis::kRow;
   const bool draws = moment.draws && e.mask != nullptr;
-  const int64_t row = tile / e.tiles_per_row, col = tile % e.tiles_per_row * kSubsetBlock;
-  const int64_t block = (by_row ? row : col) / kSubsetBlock;
-  const uint32_t word = draws ? drawn_word(e, block, lane, moment.period) : stored_word(e, block, lane);
+  const int64_t row = tile / e.tiles_per_row, piece = tile % e.tiles_per_row;
+  const SubsetLine line = e.lines.line(row);
+  const int64_t index = by_row ? line.tile_of(row) : piece;
+  const SubsetTile units = line.tile(e.lines.shares, index);
+  if (units.units <= 0) return;  // of a line with fewer tiles than others
+  const int64_t words = (index + (e.lines.stride == 0 ? 0 : row * e.tiles_per_row)) * kSubsetWords;
+  const uint32_t word = draws ? drawn_word(e, units, lane, moment.period) : stored_word(e, units, words, lane);
   const uint32_t before = chosen_before(word, lane);
+  const auto store_choice = [&] {
+    if (draws && lane < kSubsetWords && lane * 32 < units.units) e.mask[words + lane] = word;
+  };
+  if (e.rows == 0) {
+    store_choice();
+    return;
+  }
   const bool moves = draws && !moment.clears;  // elements chosen again keep their states
   uint32_t old_word = 0, old_before = 0;
   if (moves) {
-    old_word = stored_word(e, block, lane);
+    old_word = stored_word(e, units, words, lane);
     old_before = chosen_before(old_word, lane);
   }
-  int64_t slot = row * e.shares.count + e.shares.before(block);
+  const int64_t col = by_row ? piece * kSubsetBlock : units.first;
+  int64_t slot = row * e.lines.room + units.slot;
   bool whole_row = false;
   if (by_row) {
-    const int source = int(row % kSubsetBlock) / 32, bit = int(row % 32);
-    const uint32_t mine = __shfl_sync(kAllLanes, word, source), first = __shfl_sync(kAllLanes, before, source);
+    const int place = int(row - units.first), bit = place % 32;
+    const uint32_t mine = __shfl_sync(kAllLanes, word, place / 32), first = __shfl_sync(kAllLanes, before, place / 32);
     whole_row = ((mine >> bit) & 1u) != 0;
-    slot = (e.shares.before(block) + first + __popc(mine & ((1u << bit) - 1u))) * e.cols + col;
+    slot = (units.slot + first + __popc(mine & ((1u << bit) - 1u))) * e.cols + col;
   }
-  const int64_t row_end = (row + 1) * e.cols;
+  const int64_t tile_end = by_row ? (row + 1) * e.cols : row * e.cols + col + units.units;
   const auto dtype = [&](int stream) { return stream_dtype(e.dtypes, stream); };
   const auto aligned = [&](int stream) { return stream_aligned(e.aligned, stream); };
 
@@ -164,14 +186,14 @@ __device__ __forceinline__ void step_tile(const SubsetOptions& options, const Su
     const int64_t i = row * e.cols + col + place;
     choice[j] = group_choice(word, before, j, lane);
     if (by_row) {
-      const int64_t left = row_end - i;
+      const int64_t left = tile_end - i;
       const uint32_t valid = left >= kGroup ? 15u : left > 0 ? (1u << left) - 1u : 0u;
       choice[j] = {whole_row ? valid : 0u, uint32_t(place)};
     }
     param[j] = grad[j] = {{0, 0, 0, 0}};
     if (choice[j].bits != 0 || options.rest != Rest::kFrozen) {
-      param[j] = load_group<kGroup>(e.param, dtype(kParamStream), aligned(kParamStream), i, row_end);
-      grad[j] = load_group<kGroup>(e.grad, dtype(kGradStream), aligned(kGradStream), i, row_end);
+      param[j] = load_group<kGroup>(e.param, dtype(kParamStream), aligned(kParamStream), i, tile_end);
+      grad[j] = load_group<kGroup>(e.grad, dtype(kGradStream), aligned(kGradStream), i, tile_end);
     }
     const GroupChoice held = moves ? group_choice(old_word, old_before, j, lane) : choice[j];
     const uint32_t read = moment.clears ? 0u : held.bits & choice[j].bits;
@@ -185,10 +207,7 @@ __device__ __forceinline__ void step_tile(const SubsetOptions& options, const Su
     }
   }
   __syncwarp();  // all lanes have read the old states and the old mask
-  if (draws && (by_row ? row % kSubsetBlock == 0 && col == 0 : row == 0) && lane < kSubsetWords &&
-      block * kSubsetBlock + lane * 32 < e.shares.units) {
-    e.mask[block * kSubsetWords + lane] = word;
-  }
+  if (by_row ? row == units.first && col == 0 : row == 0 || e.lines.stride != 0) store_choice();
   const float rate = prepared.context.lr * options.rest_scale;
 #pragma unroll
   for (int j = 0; j < kGroups; ++j) {
@@ -209,7 +228,7 @@ __device__ __forceinline__ void step_tile(const SubsetOptions& options, const Su
 #pragma unroll
       for (int k = 0; k < kStates; ++k) static_cast<float*>(e.states[k])[at] = x[j][v][k];
     }
-    store_group<kGroup>(e.param, dtype(kParamStream), aligned(kParamStream), i, row_end,
+    store_group<kGroup>(e.param, dtype(kParamStream), aligned(kParamStream), i, tile_end,
                         encode_group<float, kGroup>(dtype(kParamStream), p));
   }
 }
@@ -227,10 +246,9 @@ __global__ void __launch_bounds__(kThreads, 2)
                             nullptr};
     SubsetMoment moment;
     const auto prepared = prepare_subset<Rule>(common, constants, facts, params.header.options, &moment);
-    const int64_t tiles = e.rows * e.tiles_per_row;
     const int64_t first = int64_t(chunk - e.first_chunk) * kTilesPerChunk + threadIdx.x / 32;
     for (int t = 0; t < kTilesPerChunk; t += kWarps) {
-      if (first + t < tiles) step_tile<Rule>(params.header.options, e, prepared, moment, first + t);
+      if (first + t < e.tiles) step_tile<Rule>(params.header.options, e, prepared, moment, first + t);
     }
   }
   count_step(params, arrivals);
@@ -239,6 +257,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 template <class Rule>
 void fill_entry(const SubsetCall& call, size_t index, SubsetEntry<Rule>& e) {
   const SubsetTensor& t = call.tensors[index];
+  const Axis axis = call.options.axis;
   e.param = t.param;
   e.grad = t.grad;
   for (int k = 0; k < SubsetEntry<Rule>::kStored; ++k) e.states[k] = t.states[k];
@@ -248,16 +267,18 @@ void fill_entry(const SubsetCall& call, size_t index, SubsetEntry<Rule>& e) {
   e.index = uint32_t(index);
   e.dtypes = uint32_t(t.param_dtype) << (4 * kParamStream) | uint32_t(t.grad_dtype) << (4 * kGradStream);
   const auto is_aligned = [&](const void* address, DType dtype) {
-    const bool rows = t.rows == 1 || t.cols % kGroup == 0;
-    return rows && reinterpret_cast<uintptr_t>(address) % uintptr_t(kGroup * item_size(dtype)) == 0;
+    const bool rows = t.rows == 1 || t.cols % kGroup == 0, lines = t.start % kGroup == 0 && t.stride % kGroup == 0;
+    return rows && (lines || axis == Axis::kRow) &&
+           reinterpret_cast<uintptr_t>(address) % uintptr_t(kGroup * item_size(dtype)) == 0;
   };
   if (is_aligned(t.param, t.param_dtype)) e.aligned |= uint16_t(1u << kParamStream);
   if (is_aligned(t.grad, t.grad_dtype)) e.aligned |= uint16_t(1u << kGradStream);
   e.mask = t.mask;
   e.rows = t.rows;
   e.cols = t.cols;
-  e.tiles_per_row = tiles_per_row(t.cols);
-  e.shares = make_shares(unit_count(call.options.axis, t.rows, t.cols), t.count);
+  e.lines = make_lines(axis, t);
+  e.tiles_per_row = tiles_per_row(axis, e.lines, t.cols);
+  e.tiles = tile_count(axis, t, e.tiles_per_row);
   e.seed = t.seed;
 }
 
@@ -277,8 +298,7 @@ cudaError_t run_subset(const SubsetCall& call, const Context& context) {
   for (size_t i = 0; i < call.tensors.size(); ++i) {
     auto& e = launch.add();
     fill_entry<Rule>(call, i, e);
-    const int64_t tiles = e.numel > 0 ? e.rows * e.tiles_per_row : 0;
-    launch.add_chunks((tiles + kTilesPerChunk - 1) / kTilesPerChunk);
+    launch.add_chunks((e.tiles + kTilesPerChunk - 1) / kTilesPerChunk);
   }
   auto* arrivals = reinterpret_cast<uint32_t*>(call.common.steps + call.tensors.size());
   return launch.run(reinterpret_cast<const void*>(kKernel), context, [&](const auto& params) {

@@ -1,13 +1,17 @@
 // The ops of steps on a subset: momentum::<rule>_subset_ for SPAM, Adam, Lion and SGD. See core/subset.h.
+//
+// `shards` has four numbers per param that is a part of a whole: the whole's units, the first one of the param, how many
+// neighbours in the whole follow each other in the param, and how far it is from one such line to the next.
 #include <torch/csrc/stable/library.h>
 
-#include <sstream>
+#include <algorithm>
 #include <string>
 
 #include "torch/checks.h"
 #include "torch/overlap.h"
 #include "torch/stack.h"
 #include "torch/subset_backend.h"
+#include "torch/subset_schema.h"
 
 namespace momentum::ops {
 namespace {
@@ -15,55 +19,7 @@ namespace {
 using torch::stable::detail::StableLibrary;
 
 constexpr double kUnbounded = 1e300, kMostSteps = 1e9;
-
-struct SubsetDescription {
-  const char* rule;
-  const StateInfo* states;
-  int state_count;
-  const HyperInfo* hypers;
-  int hyper_count;
-  void (*run)(const char* op, const SubsetCall& call, int32_t device_index);
-};
-
-template <class Rule>
-constexpr SubsetDescription describe_subset() {
-  return {Rule::kName, Rule::kStates, subset_states<Rule>(), Rule::kHypers, hyper_count<Rule>(), backend::run_subset<Rule>};
-}
-
-// <rule>_subset_(params, grads, <states>, masks, steps, *, counts, lr, weight_decay, <hypers>, ...)
-std::string subset_schema(const SubsetDescription& rule) {
-  std::ostringstream s;
-  char alias = 'a';
-  const auto written = [&](const char* type) { s << ", Tensor(" << alias++ << "!)" << type; };
-  s << rule.rule << "_subset_(Tensor(" << alias++ << "!)[] params, Tensor[] grads";
-  for (int k = 0; k < rule.state_count; ++k) {
-    written("[] ");
-    s << rule.states[k].name;
-  }
-  written("[] masks");
-  written(" steps");
-  s << ", *, int[] counts, float[] lr, float[] weight_decay";
-  s.precision(17);
-  for (int k = 0; k < rule.hyper_count; ++k) {
-    const HyperInfo& hyper = rule.hypers[k];
-    s << ", ";
-    if (hyper.kind == HyperKind::kFloat) {
-      s << "float " << hyper.name << '=' << std::showpoint << hyper.value << std::noshowpoint;
-    } else if (hyper.kind == HyperKind::kInt) {
-      s << "int " << hyper.name << '=' << int64_t(hyper.value);
-    } else {
-      s << "bool " << hyper.name << '=' << (hyper.value != 0 ? "True" : "False");
-    }
-  }
-  s << ", Tensor? lr_tensor=None, Tensor? weight_decay_tensor=None";
-  for (int k = 0; k < rule.hyper_count; ++k) {
-    if (rule.hypers[k].tensor) s << ", Tensor? " << rule.hypers[k].name << "_tensor=None";
-  }
-  s << ", Tensor? grad_scale=None, Tensor? found_inf=None, int decay=0, float max_lr=1.0, bool maximize=False, "
-       "bool cautious=False, int axis=-1, int rest=0, float rest_scale=1.0, int interval=0, int phase=0, bool restart=False, "
-       "int[] seeds=[0]) -> ()";
-  return s.str();
-}
+constexpr int64_t kMostUnits = int64_t(1) << 35;  // block * rest in SubsetShares stays below 2^63
 
 struct Lists {
   TensorList params, grads;
@@ -84,7 +40,7 @@ struct Numbers {
   double rest_scale = 1.0;
   int64_t interval = 0, phase = 0;
   bool restart = false;
-  std::vector<int64_t> seeds;
+  std::vector<int64_t> seeds, shards;
 };
 
 std::vector<TensorList> take_states(const SubsetDescription& rule, Stack& stack) {
@@ -122,6 +78,7 @@ Numbers take_numbers(const SubsetDescription& rule, Stack& stack) {
   n.phase = stack.integer();
   n.restart = stack.boolean();
   n.seeds = stack.ints();
+  n.shards = stack.ints();
   return n;
 }
 
@@ -153,6 +110,7 @@ class SubsetUnpacker {
     if (n_.lr.size() != 1) check_.length("lr", n_.lr.size(), count_, "one, or one per param");
     if (n_.weight_decay.size() != 1) check_.length("weight_decay", n_.weight_decay.size(), count_, "one, or one per param");
     if (n_.seeds.size() != 1) check_.length("seeds", n_.seeds.size(), count_, "one, or one per param");
+    if (!n_.shards.empty()) check_.length("shards", n_.shards.size(), 4 * count_, "none, or four per param");
   }
 
   int64_t integer(const char* argument, int64_t value, int64_t low, int64_t high) const {
@@ -233,22 +191,46 @@ class SubsetUnpacker {
     t.numel = param.numel;
     t.rows = by_element || param.dim == 0 ? 1 : param.sizes[0];
     t.cols = by_element ? param.numel : columns(param);
-    const int64_t units = unit_count(call_.options.axis, t.rows, t.cols);
+    place(i, t);
     t.count = n_.counts[i];
-    check_.range("counts", index, double(t.count), 0, double(units), false);
-    const int64_t per_unit = by_element ? 1 : call_.options.axis == Axis::kRow ? t.cols : t.rows;
+    check_.range("counts", index, double(t.count), 0, double(t.units), false);
+    const SubsetLines lines = make_lines(call_.options.axis, t);
+    const int64_t per_unit = call_.options.axis == Axis::kRow ? t.cols : t.rows;
     overlap_.add(t.param, t.numel * item_size(t.param_dtype), "params", index, true);
     overlap_.add(t.grad, t.numel * item_size(t.grad_dtype), "grads", index, false);
     for (int k = 0; k < rule_.state_count; ++k) {
       const TensorInfo state = describe(l_.states[k][i]);
-      const int64_t size = t.count * per_unit;
+      const int64_t size = lines.room * per_unit;
       t.states[k] = static_cast<float*>(check_.vector(rule_.states[k].name, index, state, DType::kFloat32, size));
       overlap_.add(t.states[k], size * 4, rule_.states[k].name, index, true);
     }
-    mask(i, units, t);
+    mask(i, mask_words(lines, t.rows), t);
     t.lr = n_.lr.size() == 1 ? n_.lr[0] : n_.lr[i];
     t.weight_decay = n_.weight_decay.size() == 1 ? n_.weight_decay[0] : n_.weight_decay[i];
     t.seed = uint64_t(n_.seeds.size() == 1 ? n_.seeds[0] : n_.seeds[i]);
+  }
+
+  // Where the units of a tensor are among those of the whole that it is a part of.
+  void place(size_t i, SubsetTensor& t) const {
+    const bool by_element = call_.options.axis == Axis::kTensor;
+    const int64_t local = call_.options.axis == Axis::kRow ? t.rows : t.cols;
+    t.units = local;
+    if (n_.shards.empty()) return;
+    const int64_t* shard = n_.shards.data() + 4 * i;
+    const int64_t line = shard[2], stride = shard[3], lines = by_element && line > 0 ? t.numel / line : 1;
+    const bool fits = line >= 0 && (by_element ? lines * line == t.numel : line == local) && shard[1] >= 0 &&
+                      shard[0] <= kMostUnits && (stride == 0 || (by_element && stride >= line)) && (lines <= 1 || stride > 0);
+    // In doubles, which cannot overflow and have every number of a whole.
+    const double end = double(shard[1]) + double(std::max<int64_t>(lines - 1, 0)) * double(stride) + double(line);
+    if (!fits || end > double(shard[0])) {
+      refuse(check_.op(), label("shards", int64_t(i)), " says that ", local, " units are lines of ", line,
+             ", the first from unit ", shard[1], " of ", shard[0], " on, one every ", stride,
+             ", expected lines that make up the tensor inside the whole (a stride of 0 where there is one line)");
+    }
+    t.units = shard[0];
+    t.start = shard[1];
+    t.stride = lines > 1 ? stride : 0;
+    if (by_element) t.rows = lines, t.cols = line;
   }
 
   DType storage(const char* argument, int64_t index, const TensorInfo& info) const {
@@ -258,16 +240,16 @@ class SubsetUnpacker {
   }
 
   // Where all units or none are chosen, there is nothing to say which.
-  void mask(size_t i, int64_t units, SubsetTensor& t) {
+  void mask(size_t i, int64_t all_words, SubsetTensor& t) {
     const auto index = int64_t(i);
     const TensorInfo info = describe(l_.masks[i]);
     check_.strided("masks", index, info);
     check_.device("masks", index, info);
-    const int64_t words = t.count == 0 || t.count == units ? 0 : (units + 31) / 32;
+    const int64_t words = t.count == 0 || t.count == t.units ? 0 : all_words;
     if (info.dtype != aoti_torch_dtype_int32() || info.numel != words || !is_contiguous(info)) {
       refuse(check_.op(), label("masks", index), " has dtype ", dtype_name(info), " and shape ", shape_text(info),
-             ", expected ", words, " contiguous elements of int32: a bit for each of ", units,
-             " units, and none where all or none are chosen");
+             ", expected ", words, " contiguous elements of int32: a bit for each unit, and none where all of ", t.units,
+             " or none are chosen");
     }
     if (words == 0) return;
     t.mask = static_cast<uint32_t*>(info.data);

@@ -54,7 +54,7 @@ struct Memory {
 };
 
 struct Problem {
-  Problem(const Case& c, int states) {
+  Problem(const Case& c, int states, bool is_part) {
     call.options = {c.axis, c.rest, 0.5f, kInterval, c.restart ? 1 : 0, c.restart};
     call.common.decay = DecayMode::kDecoupled;
     call.common.hypers[0] = 0.5;
@@ -63,19 +63,28 @@ struct Problem {
       t.numel = shape[0] * shape[1];
       t.rows = c.axis == Axis::kTensor ? 1 : shape[0];
       t.cols = c.axis == Axis::kTensor ? t.numel : shape[1];
-      const int64_t units = unit_count(c.axis, t.rows, t.cols), place = int64_t(call.tensors.size());
-      t.count = int64_t(c.density * double(units));
+      const auto place = int64_t(call.tensors.size());
+      const int64_t local = c.axis == Axis::kRow ? t.rows : t.cols;
+      t.units = local;
+      if (is_part) {  // of a whole of about three times as many; elements in lines that are as long as rows
+        const bool in_lines = c.axis == Axis::kTensor && shape[0] > 1;
+        if (in_lines) t.rows = shape[0], t.cols = shape[1], t.stride = 2 * shape[1] + 1;
+        t.start = local + 5;
+        t.units = t.start + (in_lines ? t.rows * t.stride : local) + 7;
+      }
+      t.count = int64_t(c.density * double(t.units));
+      const SubsetLines lines = make_lines(c.axis, t);
       t.param_dtype = kDTypes[place % 2];
       t.grad_dtype = kDTypes[place / 2 % 2];
       t.param = add(t.numel * item_size(t.param_dtype));
       t.grad = add(t.numel * item_size(t.grad_dtype));
-      const int64_t size = t.count * (c.axis == Axis::kTensor ? 1 : c.axis == Axis::kRow ? t.cols : t.rows);
+      const int64_t size = lines.room * (c.axis == Axis::kRow ? t.cols : t.rows);
       for (int k = 0; k < states; ++k) {
         t.states[k] = reinterpret_cast<float*>(add(size * 4));
         std::fill(t.states[k], t.states[k] + size, 0.0f);
       }
-      if (t.count != 0 && t.count != units) {
-        const int64_t words = (units + 31) / 32;
+      if (t.count != 0 && t.count != t.units) {
+        const int64_t words = mask_words(lines, t.rows);
         t.mask = reinterpret_cast<uint32_t*>(add(words * 4));
         std::fill(t.mask, t.mask + words, 0u);
       }
@@ -112,8 +121,8 @@ void on_four_threads(int64_t begin, int64_t end, int64_t, cpu::RangeBody body, v
 }
 
 template <class Rule>
-void check(const Case& c, bool emulated) {
-  Problem actual(c, subset_states<Rule>()), expected(c, subset_states<Rule>());
+void check(const Case& c, bool emulated, bool is_part) {
+  Problem actual(c, subset_states<Rule>(), is_part), expected(c, subset_states<Rule>(), is_part);
   for (int step = 1; step <= kSteps; ++step) {
     cpu::run_subset(cpu::subset_kernels<Rule>(), expected.call, serially);
     if (emulated) {
@@ -122,7 +131,7 @@ void check(const Case& c, bool emulated) {
       cpu::run_subset(cpu::subset_kernels<Rule>(), actual.call, on_four_threads);
     }
     if (actual.memory == expected.memory && actual.steps == expected.steps) continue;
-    std::fprintf(stderr, "%s, %s, step %d: other bits\n", Rule::kName, c.name, step);
+    std::fprintf(stderr, "%s, %s%s, step %d: other bits\n", Rule::kName, c.name, is_part ? " of a part" : "", step);
     std::exit(1);
   }
 }
@@ -132,10 +141,11 @@ void check(const Case& c, bool emulated) {
 int main(int, char** arguments) {
   const bool emulated = std::strcmp(arguments[1], "cuda") == 0;
   for (const Case& c : kCases) {
-    check<rules::Adam>(c, emulated);
-    check<rules::Lion>(c, emulated);
-    check<rules::Sgd>(c, emulated);
-    check<rules::Spam>(c, emulated);
+    check<rules::Adam>(c, emulated, false);
+    check<rules::Adam>(c, emulated, true);
+    check<rules::Lion>(c, emulated, true);
+    check<rules::Sgd>(c, emulated, false);
+    check<rules::Spam>(c, emulated, false);
     std::puts(c.name);
   }
 }
