@@ -10,7 +10,6 @@ import pickle
 import pytest
 import torch
 from torch import nn
-from torch.distributed.tensor import Shard, distribute_tensor
 
 from momentum import _ops, optim
 from momentum.optim._plan import stream_seed
@@ -269,19 +268,6 @@ def test_double_precision_is_refused():
     assert torch.equal(params[0], torch.ones(4, 4, dtype=torch.float64))
 
 
-def test_sharded_parameters_are_refused():
-    store = torch.distributed.HashStore()
-    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
-    try:
-        mesh = torch.distributed.init_device_mesh("cpu", (1,))
-        p = nn.Parameter(distribute_tensor(torch.ones(8, 8), mesh, [Shard(0)]))
-        p.grad = torch.ones_like(p)
-        with pytest.raises(NotImplementedError, match="SPAM: parameter 0 of its group is a DTensor"):
-            sparse([p]).step()
-    finally:
-        torch.distributed.destroy_process_group()
-
-
 def test_states_that_do_not_fit_are_refused():
     params = make_params(shapes=LARGE)
     optimizer = sparse(params)
@@ -298,6 +284,7 @@ def test_states_that_do_not_fit_are_refused():
         (lambda s: s.update(exp_avg=torch.zeros(3)), r"parameter 0 .* state 'exp_avg' has shape \(3,\)"),
         (lambda s: s.update(mask=s["mask"].long()), r"state 'mask' has shape \(42,\) and dtype torch.int64"),
         (lambda s: s.update(more=1), "unknown state 'more'"),
+        (lambda s: s.update(mask=torch.full_like(s["mask"], -1)), "state 'mask' is no choice of 330 of 1320 elements"),
     ):
         with pytest.raises(ValueError, match=message):
             load(change)

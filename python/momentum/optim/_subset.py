@@ -2,13 +2,16 @@
 
 The state of a parameter holds, beside ``"step"``, the rule's states for the chosen elements alone and ``"mask"``, one bit for
 each unit in int32 words, empty where all units are chosen or none. Which are chosen is drawn by the op, on the device.
+
+The choice is the same on any number of processes: each draws its part of the whole's. Where all processes have the same units,
+states are DTensors. Where they do not, the shards of a state differ in size; they are plain tensors then, and ``"count"`` is
+how many units of the whole are chosen.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import torch
@@ -22,6 +25,8 @@ from momentum.optim._base import FusedOptimizer
 from momentum.optim._launch import Launch, Member, Rate, Settings
 from momentum.optim._options import Group
 from momentum.optim._rule import Rule
+from momentum.optim._subset_layout import Layout, is_split, local_place, unit_count
+from momentum.optim._subset_states import dense_form, read_tensors, zeros_of
 
 UNSUPPORTED: dict[str, Any] = {"ema_decay": None, "compensation": None, "rounding": "nearest", "orthograd": False}
 """Common options that steps on a subset do not have, and what they must be."""
@@ -61,17 +66,26 @@ class SubsetOptimizer(FusedOptimizer):
         if not isinstance(rule, SubsetRule):
             super().fill_state(state, param, group, settings, place)
             return
-        if _sharding.is_sharded(param):
-            raise NotImplementedError(
-                f"{type(self).__name__}: parameter {place} of its group is a DTensor, and states of a subset are kept for "
-                "whole tensors only: give this group states for all elements"
-            )
-        count = self._chosen(param, group, place)
+        layout = self._layout(param, group, place)
         for name in rule.states:
             if name not in state:
-                state[name] = torch.zeros(state_shape(param, count, rule.axis), dtype=torch.float32, device=param.device)
+                state[name] = zeros_of(param, layout)
         if "mask" not in state:
-            state["mask"] = torch.zeros(mask_words(param, count, rule.axis), dtype=torch.int32, device=param.device)
+            state["mask"] = torch.zeros(layout.mask_words, dtype=torch.int32, device=param.device)
+        if "count" not in state and is_split(param, rule.axis):
+            state["count"] = torch.tensor(layout.count)
+
+    def _layout(self, param: Tensor, group: Group, place: int) -> Layout:
+        """Return how the states of ``param``, at ``place`` in ``group``, lie on this process."""
+        axis = self._subset_rule(group).axis
+        try:
+            return Layout(local_place(param, axis), self._chosen(param, group, place))
+        except NotImplementedError:
+            raise NotImplementedError(
+                f"{type(self).__name__}: parameter {place} of its group, of shape {tuple(param.shape)}, has placements "
+                f"{param.placements}, expected shards along one dimension, or two of which one is the first, that are "  # type: ignore[attr-defined]
+                f"contiguous and whose {axis.name.lower()} are evenly spaced in the whole"
+            ) from None
 
     def make_launch(self, members: Sequence[Member], settings: Mapping[int, Settings]) -> Launch:
         """Return the call that steps ``members``, given the settings of their groups."""
@@ -84,25 +98,33 @@ class SubsetOptimizer(FusedOptimizer):
         rule, param = target.settings.rule, target.param
         if not isinstance(rule, SubsetRule):
             return super().read_state(target, values)
-        known = {"step", "mask", *rule.states}
+        known = {"step", "mask", *rule.states} | ({"count"} & values.keys())
         for name in sorted(values.keys() - known):
             raise ValueError(f"{target.name} has an unknown state {name!r}; expected {sorted(known)}")
         for name in sorted(known - values.keys()):
             raise ValueError(f"{target.name} lacks the state {name!r}; was it saved by another optimizer, or with density 1?")
-        count = self._chosen(param, target.group, target.place)
-        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(rule.states, state_shape(param, count, rule.axis))
-        shapes["mask"] = (mask_words(param, count, rule.axis),)
+        layout = self._layout(param, target.group, target.place)
         step = _checkpoint.read_step(target, values["step"])
         state = {"step": torch.tensor(step, dtype=torch.float32, device=param.device)}
-        for name, shape in shapes.items():
-            dtype = torch.int32 if name == "mask" else torch.float32
-            found = tuple(values[name].shape), values[name].dtype
-            if found != (shape, dtype):
-                raise ValueError(
-                    f"{target.name}: state {name!r} has shape {found[0]} and dtype {found[1]}, expected {shape} and {dtype}"
-                )
-            state[name] = values[name].detach().to(param.device).contiguous()
-        return state
+        tensors = {name: values[name] for name in (*rule.states, "mask", "count") if name in values}
+        return state | read_tensors(target.name, param, layout, tensors)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state as :meth:`torch.optim.Optimizer.state_dict` does, by reference.
+
+        Where processes hold different parts of a choice of units, its states are copied to DTensors that are as large as their
+        parameter and zero where nothing is chosen, and so is the mask: ``torch.distributed.checkpoint`` then saves and reshards
+        them. ``"count"`` is beside them. Both forms can be loaded whatever the parameters are; what other processes saved, into
+        whole tensors after ``torch.distributed.checkpoint.format_utils.dcp_to_torch_save``.
+        """
+        saved = super().state_dict()
+        params = [(param, group) for group in self.param_groups for param in group["params"]]
+        for i, (param, group) in enumerate(params):
+            values = saved["state"].get(i)
+            if values and "count" in values:
+                layout = Layout(local_place(param, self._subset_rule(group).axis), int(values["count"]))
+                saved["state"][i] = dense_form(param, layout, values)
+        return saved
 
     def _check_subset_options(self, group: Group) -> None:
         """Raise where a common option of a group that is stepped on a subset is one that these steps do not have."""
@@ -117,6 +139,15 @@ class SubsetOptimizer(FusedOptimizer):
 
 class SubsetLaunch(Launch):
     """The members of one call of an op on subsets."""
+
+    def __init__(self, members: Sequence[Member], settings: Mapping[int, Settings]) -> None:
+        super().__init__(members, settings)
+        self._split = [is_split(param, self._axis) for param in self._params]
+        if any(self._split):
+            numbers = [local_place(param, self._axis).op_numbers for param in self._params]
+            self._places = {"shards": [number for four in numbers for number in four]}
+        else:
+            self._places = {}
 
     def update(self, settings: Mapping[int, Settings]) -> None:
         """Take over the numbers of ``settings``; the tensors stay."""
@@ -137,45 +168,31 @@ class SubsetLaunch(Launch):
             return None
         try:
             masks = [state["mask"] for state in self._states]
+            counts = [state["count"] for state, split in zip(self._states, self._split, strict=True) if split]
         except KeyError:
             return None
-        return [*lists[: 1 + len(self._names)], masks]
+        return [*lists[: 1 + len(self._names)], masks, counts]
 
     def run(self, lists: list[list[Tensor]], grad_scale: Tensor | None, found_inf: Tensor | None) -> Generator[Tensor]:
         """Call the op on the ``lists`` that :meth:`collect` returned; there are no totals to share."""
         yield from ()
-        grads, *states, masks = lists
-        counts = [state.shape[1 if self._axis == Units.COLUMNS else 0] for state in states[0]]
+        grads, *states, masks, held = lists
+        kept = iter(held)
+        dim = 1 if self._axis == Units.COLUMNS else 0
+        counts = [int(next(kept)) if split else state.shape[dim] for state, split in zip(states[0], self._split, strict=True)]
+        params = self._params
+        written = [*params, *(tensor for tensors in states for tensor in tensors), *masks, self._steps]
+        if self._sharded:
+            _sharding.check_grads(params, grads)
+            params, grads, *states = ([_sharding.local(tensor) for tensor in tensors] for tensors in (params, grads, *states))
         device_arguments = self._device_arguments(grad_scale, found_inf)
-        op = f"{self._rule.op}_"
-        _ops.call(op, self._params, grads, *states, masks, self._steps, counts=counts, **self._arguments, **device_arguments)
-        increment_version([*self._params, *(tensor for tensors in states for tensor in tensors), *masks, self._steps])
+        arguments = self._arguments | self._places | device_arguments
+        _ops.call(f"{self._rule.op}_", params, grads, *states, masks, self._steps, counts=counts, **arguments)
+        increment_version(written)
         self._ran = True
-
-
-def _matrix(param: Tensor, axis: Units) -> tuple[int, int]:
-    if axis == Units.ELEMENTS or param.ndim == 0:
-        return 1, param.numel()
-    return param.shape[0], prod(param.shape[1:])
-
-
-def _units(param: Tensor, axis: Units) -> int:
-    rows, cols = _matrix(param, axis)
-    return rows if axis == Units.ROWS else cols
 
 
 def chosen_units(param: Tensor, density: float, axis: Units) -> int:
     """Return how many units of ``param`` are chosen: all of one with fewer than two dimensions, whose states are no burden."""
-    return _units(param, axis) if param.ndim < 2 else int(_units(param, axis) * density)
-
-
-def state_shape(param: Tensor, count: int, axis: Units) -> tuple[int, ...]:
-    """Return the shape of a state of ``count`` units."""
-    rows, cols = _matrix(param, axis)
-    return {Units.ELEMENTS: (count,), Units.COLUMNS: (rows, count), Units.ROWS: (count, cols)}[axis]
-
-
-def mask_words(param: Tensor, count: int, axis: Units) -> int:
-    """Return how many int32 hold a bit for each unit of ``param``."""
-    units = _units(param, axis)
-    return 0 if count in (0, units) else -(-units // 32)
+    units = unit_count(param.shape, axis)
+    return units if param.ndim < 2 else int(units * density)

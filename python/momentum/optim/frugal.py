@@ -91,7 +91,8 @@ class FRUGAL(SubsetOptimizer):
         When an option is out of its range, or one of ``ema_decay``, ``compensation``, ``rounding``, ``orthograd``,
         ``state_format`` or ``cautious="rescaled"`` is set in a group with a projector.
     NotImplementedError
-        When a parameter of such a group is a DTensor.
+        When a parameter of such a group is a DTensor whose shards are not evenly spaced runs of the units that are chosen, such
+        as the entries of one that is split along two dimensions neither of which is the first.
     RuntimeError
         When a parameter of such a group is float64, or when :meth:`step_param` is called for a parameter of a group whose
         projector is ``"block"``.
@@ -103,7 +104,11 @@ class FRUGAL(SubsetOptimizer):
     or entry. The published code draws over whole tensors; here every 256 columns, rows or entries have the same share, drawn on
     the device in the pass of the step. Whole tensors are chosen by the host, which counts every call of ``step``, so that such
     a group must not be captured in a graph beyond one choice. Without ``reset_statistics`` the published code leaves old states
-    to other columns. Projections by singular vectors are not offered.
+    to other columns. Projections by singular vectors are not offered. What is active does not depend on how a parameter is
+    sharded: each process draws its part of the choice, without communication. The states of columns of a parameter that is
+    sharded by rows, as FSDP does, are DTensors of the same shape as those of a whole one. Those of rows, entries and whole
+    tensors, and of sharded columns, are saved as DTensors of the shape of the parameter, with zeros where it is inactive;
+    see :meth:`state_dict`.
 
     Examples
     --------

@@ -80,7 +80,8 @@ class SPAM(SubsetOptimizer):
         When an option is out of its range, or one of ``ema_decay``, ``compensation``, ``rounding``, ``orthograd``,
         ``state_format`` or ``cautious="rescaled"`` is set beside a density below 1.
     NotImplementedError
-        When a parameter is a DTensor and the density of its group below 1.
+        When a parameter is a DTensor, the density of its group below 1, and a shard no contiguous tensor, or split along two
+        dimensions neither of which is the first.
     RuntimeError
         When a parameter is float64 and the density of its group below 1.
 
@@ -90,7 +91,9 @@ class SPAM(SubsetOptimizer):
     ``galore_torch/SPAM.py``. The published code counts steps per optimizer and clips ``param.grad`` in place; here they are
     counted per parameter, and gradients are not written. Of sparse momentum it chooses a fixed number of entries at first and
     each with the given probability later, so that its states change their size; here ``int(density * numel)`` are chosen, the
-    same share of every 256, and drawn on the device in the pass of the step: one launch, which a graph can capture.
+    same share of every 256, and drawn on the device in the pass of the step: one launch, which a graph can capture. The choice
+    does not depend on how a parameter is sharded: each process draws its part of it, without communication. Sharded states of
+    chosen entries are saved as DTensors of the shape of the parameter, with zeros elsewhere; see :meth:`state_dict`.
 
     Examples
     --------
