@@ -11,7 +11,6 @@ from typing import Any, ClassVar, cast, overload
 import torch
 from torch import Tensor
 from torch._compile import _disable_dynamo
-from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
 from momentum.optim import _checkpoint
@@ -27,12 +26,13 @@ from momentum.optim._options import (
     resolve_exceptions,
 )
 from momentum.optim._plan import Entry, Plan
+from momentum.optim._reset import ResettableOptimizer
 from momentum.optim._rule import Rule
 from momentum.optim._states import fill_state
 from momentum.optim._totals import share
 
 
-class FusedOptimizer(Optimizer):
+class FusedOptimizer(ResettableOptimizer):
     """One op call per step for all parameters of a device, whatever their number, dtypes and groups.
 
     Parameter groups whose options agree except for ``lr`` and ``weight_decay`` share a call. Parameters may be float32,
