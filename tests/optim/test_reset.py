@@ -11,7 +11,7 @@ from momentum import optim
 from optim.cases import CASES, CLASSES, Gradients, assert_same_bits, make_params, snapshot, train
 from optim.quantised import trained
 
-NAMES = [*CLASSES, "SPAM-subset", "FRUGAL"]
+NAMES = [*CLASSES, "Lion-top-k", "SPAM-subset", "FRUGAL"]
 
 
 def make(name, params, **options):
