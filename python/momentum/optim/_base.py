@@ -66,6 +66,11 @@ class FusedOptimizer(ResettableOptimizer):
     ``loss.backward()`` is then the whole iteration: no ``optimizer.step()``, no ``zero_grad()``. Gradients can neither be
     accumulated over several backward passes nor clipped by their global norm, and ``GradScaler`` cannot be used.
 
+    *CUDA graphs.* Capture :meth:`step` after a step outside of the graph, which makes the states. Subsets - SPAM's ``density``,
+    FRUGAL's columns, rows and entries - are drawn on the device by the step count, so that one graph serves over all draws. The
+    tensors of FRUGAL's ``projector="block"`` are chosen on the host: capture anew after each choice, and add to the group's
+    ``"block_step"`` what was replayed. :meth:`reset_state` may come between replays.
+
     *Sharded parameters.* :class:`~torch.distributed.tensor.DTensor` parameters (FSDP2, tensor parallelism) are stepped
     shard by shard; their states are DTensors, so ``torch.distributed.checkpoint`` saves and reshards them. A rule that
     reduces over a tensor adds one all-reduce per reduction for the whole list; random bits depend on the position of an
