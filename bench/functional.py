@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from bench import lists
 from bench.parameters import Shapes, numel, shrunk
 from bench.runner.case import Call, Case, Contender
 from momentum.functional import extrapolate_, stablemax_cross_entropy
@@ -28,6 +29,7 @@ def cases(device: torch.device, shrink: int) -> list[Case]:
         _extrapolation("extrapolate-fp32-1x20m", shrunk(((20_000_000,),), shrink)),
         _extrapolation("extrapolate-fp32-1000x4096", shrunk(((4096,),) * 1000, shrink)),
         _surgery("samgs-fp32-3-tasks-100x40k", shrunk(((40_000,),) * 100, shrink)),
+        *lists.cases(shrink),
     ]
 
 

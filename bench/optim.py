@@ -50,6 +50,15 @@ _MOMENTS: dict[str, tuple[int, ...] | None] = {"exp_avg": None, "exp_avg_sq": No
 ADAMW = Algorithm("AdamW", states=2)
 SGD = Algorithm("SGD", states=1, arguments={"momentum": 0.9})
 LION = Algorithm("Lion", states=1, plain_states={"exp_avg": None})
+# Three passes over gradient and momentum select, then the step.
+LION_TOP_K = Algorithm(
+    "Lion",
+    states=1,
+    gradient_reads=4,
+    state_reads=3,
+    arguments={"kernel": "top_k", "density": 0.1},
+    variant="top 0.1",
+)
 SPAM = Algorithm("SPAM", states=2, plain_states=_MOMENTS)
 # Its largest magnitude, then its norm after clipping, then the step: three dependent passes over the gradient.
 STABLE_SPAM = Algorithm("StableSPAM", states=2, gradient_reads=3, plain_states={**_MOMENTS, "scalars": (3,)})
@@ -134,6 +143,7 @@ def cases(device: torch.device, shrink: int) -> list[Case]:
         Work(STABLE_SPAM, "148 GPT", GPT_SHAPES),
         *(Work(algorithm, "28 GPT matrices", MATRICES) for algorithm in (SCALE, SPAM_QUARTER, FRUGAL, ADAMP)),
         Work(ORTHOGRAD, "148 GPT", GPT_SHAPES),
+        Work(LION_TOP_K, "148 GPT", GPT_SHAPES),
         Work(ADAMW, "400 tiny", ((_TINY,),) * 400, cold=False),
         Work(ADAMW, "4000 tiny", ((_TINY,),) * 4000, cold=False),
     ]

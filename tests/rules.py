@@ -36,6 +36,8 @@ class RuleCase:
         Reductions of the rule itself.
     widths
         How many numbers each makes for a segment; one each where it is empty.
+    selects
+        They are the passes of a selection.
     lines
         The rule's totals are per row or column, so the memory must be a row-major matrix.
     matrices
@@ -52,6 +54,7 @@ class RuleCase:
     scalars: int = 0
     reductions: int = 0
     widths: tuple[int, ...] = ()
+    selects: bool = False
     lines: bool = False
     matrices: bool = False
     jump: Callable[..., Tensor] | None = None
@@ -59,7 +62,7 @@ class RuleCase:
     @property
     def passes(self) -> int:
         """How many times the rule reads its elements before the map: sums of the sums of rows come with these."""
-        return 1 if self.widths else self.reductions
+        return 1 if self.widths and not self.selects else self.reductions
 
     def stored(self, variant: Variant) -> dict[str, str]:
         """Return the states that a variant stores."""
@@ -77,6 +80,15 @@ def lion_jump(grad: Tensor, state: dict[str, Tensor], hypers: dict[str, Any]) ->
     """Return how far Lion's mixed momentum is beyond its threshold."""
     beta1 = hypers.get("beta1", 0.9)
     return (beta1 * state["exp_avg"] + (1 - beta1) * grad).abs() - hypers.get("threshold", 0.0)
+
+
+def top_k_jump(grad: Tensor, state: dict[str, Tensor], hypers: dict[str, Any]) -> Tensor:
+    """Return how far the mixed momentum is beyond the k-th largest magnitude."""
+    beta1 = hypers.get("beta1", 0.9)
+    magnitude = (beta1 * state["exp_avg"] + (1 - beta1) * grad).abs()
+    count = magnitude.numel()
+    k = min(max(hypers.get("count", 0) or int(hypers.get("density", 0.1) * count), 1), count)
+    return magnitude - magnitude.flatten().sort().values[-k] if count else magnitude
 
 
 def scale_jump(grad: Tensor, state: dict[str, Tensor], hypers: dict[str, Any]) -> Tensor:
@@ -123,6 +135,20 @@ RULES = {
                 "huber": Variant({"threshold": 0.25, "huber": True}),
             },
             jump=lion_jump,
+        ),
+        RuleCase(
+            "lion_top_k",
+            reference.lion_top_k,
+            {"exp_avgs": "exp_avg"},
+            {
+                "plain": Variant(),
+                "half": Variant({"beta1": 0.5, "beta2": 0.7, "density": 0.5}),
+                "count": Variant({"count": 5}),
+            },
+            reductions=3,
+            widths=(2**11 + 2, 2**10 + 2, 2**10 + 2),
+            selects=True,
+            jump=top_k_jump,
         ),
         RuleCase(
             "adabelief",

@@ -82,6 +82,8 @@ ROUNDINGS = {
     # corrections (4, 4 and 2), lr times b2 (2), quotients (2); products and their sum (3); root, reciprocal (2); sqrt,
     # product, eps, sum (4); division (1).
     "adan": Roundings(rule=45),
+    # Coefficients (4), two products and a sum (3), the magnitude in float32 (1).
+    "lion_top_k": Roundings(rule=8),
     # Coefficients (2), m (3), scale and its product (2), eps, sum (2), quotient, clip, product (3).
     "sophia": Roundings(rule=12),
     # Weight: lr, scale, product (3); two products (2).

@@ -71,7 +71,7 @@ MOMENTUM_HD void make_perpendicular(Frame<T>& f, T share, T keep) {
 template <class T>
 MOMENTUM_HD T effective_gradient(const Frame<T>& f, T g, T p) {
   g *= f.grad_factor;
-  return f.l2 != T(0) ? g + f.l2 * p : g;
+  return f.l2 != T(0) ? math::multiply_add(f.l2, p, g) : g;
 }
 
 // One element of the map. `total` is the total of the element's row or column, for rules that use one.

@@ -13,6 +13,12 @@ struct TotalsLayout {
   int completed = 0;                     // reductions whose totals may be read
 };
 
+// What pass k of a selection found for a tensor: kSelectedDigits and kSelectedRest.
+template <class Rule>
+MOMENTUM_HD double* selection_result(double* totals, const TotalsLayout& layout, int k, int64_t tensor) {
+  return totals + layout.offset[k] + tensor * totals_width<Rule>(k) + selection_bins(k);
+}
+
 // What identifies one tensor within a call.
 struct TensorFacts {
   int64_t index;
@@ -53,6 +59,10 @@ MOMENTUM_HD TensorContext<T> make_context(const CommonArgs& a, const TotalsLayou
   if constexpr (product_count<Rule>() > 0) {
     constexpr int kPass = sum_count<Rule>() > 0 ? 1 : 0, kWidth = totals_width<Rule>(kPass);
     if (layout.completed > kPass) context.sums = a.totals + layout.offset[kPass] + t.index * kWidth;
+  }
+  if constexpr (selects<Rule>()) {
+    constexpr int kLast = kSelectionPasses - 1;
+    if (layout.completed > kLast) context.sums = selection_result<Rule>(a.totals, layout, kLast, t.index);
   }
   for (int k = 0; k < kMaxReductions; ++k) {
     const bool known = k < layout.completed && layout.per_tensor[k];

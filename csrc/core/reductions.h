@@ -5,6 +5,7 @@
 
 #include "core/call.h"
 #include "core/rule.h"
+#include "core/selection.h"
 
 namespace momentum {
 
@@ -33,6 +34,7 @@ MOMENTUM_HD Axis reduce_axis(int k, const double* hypers) {
 // How many numbers reduction k makes for a segment.
 template <class Rule>
 MOMENTUM_HD constexpr int totals_width(int k) {
+  if (selects<Rule>() && k < kSelectionPasses) return selection_width(k);
   if (product_count<Rule>() > 0 && k == 0) return product_count<Rule>();
   return sum_count<Rule>() > 0 && k == 1 ? sum_count<Rule>() : 1;
 }

@@ -21,6 +21,8 @@
 //       kSums          how many sums per tensor are then made of those of its rows; `summarize` writes the operands of a row
 //       segment_value  what `update` gets as its total: a function of the sums of the element's row
 //       kMatrices      tensors of fewer than two dimensions have no rows: TensorContext::rows is 0
+//   kSelects     in the place of a sum: the kSelectionPasses reductions find the k-th largest of the magnitudes of `measure`, k
+//                being `selected` of how many elements the tensor has (core/selection.h)
 //   settle       turns a tensor's sums into the numbers that `prepare` reads, once per tensor
 //   decay_scale  what the tensor's weight decay is multiplied by, unless it is L2
 //   kManyRegisters  the GPU's complete map needs more registers than two blocks on a multiprocessor leave
@@ -69,7 +71,7 @@ struct TensorContext {
   int completed;                  // reductions that have run
   double totals[kMaxReductions];  // per-tensor totals of those that have
   const float* scalars;           // persistent scalars, or null
-  const double* sums;             // kSums or, without them, kProducts numbers once they are known, else null
+  const double* sums;             // kSums or, without them, kProducts numbers, or what a selection found, once known; else null
 };
 
 // Optional parts of a rule, with their defaults.
@@ -171,6 +173,11 @@ constexpr bool many_registers() {
   } else {
     return state_count<Rule>() >= 4 || scalar_count<Rule>() > 0;
   }
+}
+
+template <class Rule>
+constexpr bool selects() {
+  return requires { Rule::kSelects; };
 }
 
 template <class Rule>

@@ -75,6 +75,8 @@ class Call {
   bool is_products(int k) const { return kernels_.products != nullptr && k == 0; }
   bool is_sums(int k) const { return kernels_.summarize != nullptr && k == 1; }
 
+  bool is_selection(int k) const { return kernels_.select != nullptr && k < kSelectionPasses; }
+
   ReduceOp op(int k) const { return k < kernels_.reductions ? kernels_.reduce_op(k, common_.hypers) : ReduceOp::kSum; }
 
   Task task(int64_t index, const double* segment_totals) const {
@@ -98,6 +100,7 @@ class Call {
   void reduce_columns(int k, double* totals);
   void reduce_range(const Task& work, int k, int64_t begin, int64_t end, double* out) const;
   void sum_segments(double* sums);
+  void select(int k, double* totals);
 
   const Kernels& kernels_;
   const std::vector<TensorArgs>& tensors_;
@@ -207,7 +210,9 @@ void Call::map() {
 void Call::reduce(int k) {
   set_completed(k);
   double* totals = common_.totals + next_offset_;
-  if (is_sums(k)) {
+  if (is_selection(k)) {
+    select(k, totals);
+  } else if (is_sums(k)) {
     sum_segments(totals);
   } else if (axis(k) == Axis::kColumn) {
     reduce_columns(k, totals);
@@ -302,6 +307,28 @@ void Call::sum_segments(double* sums) {
   });
 }
 
+// Threads count for themselves and add their counts, which are integers: their order does not matter.
+void Call::select(int k, double* totals) {
+  const int each = width(k), bins = selection_bins(k);
+  std::fill_n(totals, int64_t(tensors_.size()) * each, 0.0);
+  std::vector<int64_t> units(1, 0);
+  for (const TensorArgs& t : tensors_) units.push_back(units.back() + (t.numel + kReduceRange - 1) / kReduceRange);
+  std::mutex merging;
+  parallel(units.back(), 1, [&](int64_t begin, int64_t end) {
+    size_t i = size_t(std::upper_bound(units.begin(), units.end(), begin) - units.begin() - 1);
+    for (int64_t unit = begin; unit < end; ++i) {
+      const int64_t last = std::min(end, units[i + 1]);
+      if (unit == last) continue;
+      std::vector<uint64_t> counts(size_t(bins), 0);
+      kernels_.select(task(int64_t(i), nullptr), k, (unit - units[i]) * kReduceRange,
+                      std::min((last - units[i]) * kReduceRange, tensors_[i].numel), counts.data());
+      const std::lock_guard lock(merging);
+      for (int b = 0; b < bins; ++b) totals[int64_t(i) * each + b] += double(counts[size_t(b)]);
+      unit = last;
+    }
+  });
+}
+
 void Call::reduce_columns(int k, double* totals) {
   std::vector<Piece> pieces;
   int64_t partial_count = 0;
@@ -340,6 +367,11 @@ void Call::reduce_columns(int k, double* totals) {
 void Call::finalize(int k) {
   set_completed(k);
   if (axis(k) != Axis::kTensor || k >= kernels_.reductions) return;
+  if (is_selection(k)) {
+    double* counts = common_.totals + next_offset_;
+    for (int64_t i = 0; i < int64_t(tensors_.size()); ++i) kernels_.choose(task(i, nullptr), k, counts + i * width(k));
+    return;
+  }
   if (is_products(k) || is_sums(k)) {
     double* sums = common_.totals + next_offset_;
     for (int64_t i = 0; i < int64_t(tensors_.size()); ++i) kernels_.settle(task(i, nullptr), sums + i * width(k));

@@ -46,6 +46,9 @@ struct Kernels {
   void (*products)(const Task&, int64_t begin, int64_t end, double* sums);
   void (*summarize)(const Task&, const double* segments, double* sums);
   void (*settle)(const Task&, double* sums);
+  // Of rules that select: adds to the counts of pass k for elements [begin, end); of a tensor's complete counts, the digit.
+  void (*select)(const Task&, int k, int64_t begin, int64_t end, uint64_t* counts);
+  void (*choose)(const Task&, int k, double* counts);
   ReduceOp (*reduce_op)(int k, const double* hypers);
   Axis (*reduce_axis)(int k, const double* hypers);
   int (*width)(int k);  // numbers that reduction k makes for a segment

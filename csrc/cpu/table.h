@@ -5,6 +5,7 @@
 #include "cpu/map.h"
 #include "cpu/products.h"
 #include "cpu/reduce.h"
+#include "cpu/select.h"
 
 namespace momentum::cpu::MOMENTUM_ISA {
 
@@ -48,6 +49,9 @@ constexpr Kernels make_kernels() {
     table.products = products_task<Rule>;
     table.settle = settle_task<Rule>;
     if constexpr (sum_count<Rule>() > 0) table.summarize = summarize_task<Rule>;
+  } else if constexpr (selects<Rule>()) {
+    table.select = select_task<Rule>;
+    table.choose = choose_task<Rule>;
   } else {
     table.reduce_columns = reduce_columns_task<Rule>;
     table.finalize = finalize_task<Rule>;

@@ -11,6 +11,7 @@
 #include "cuda/map.h"
 #include "cuda/products.h"
 #include "cuda/reduce.h"
+#include "cuda/select.h"
 #include "cuda/table_launch.h"
 
 namespace momentum::cuda {
@@ -106,6 +107,10 @@ class Runner {
   cudaError_t finalize(int k, const TotalsLayout& layout, int64_t totals_begin);
   // The sums of the segments' sums, or what is read of them where they are complete.
   cudaError_t finish_products(bool settles, const TotalsLayout& layout);
+
+  // Pass k of a selection, and its digit where `chooses`; or the digit alone, of counts that were completed elsewhere.
+  cudaError_t select(int k, const TotalsLayout& layout, int64_t totals_begin, bool chooses);
+  cudaError_t choose(int k, const TotalsLayout& layout, int64_t totals_begin);
 
  private:
   using ReduceParams = Params<Rule, T, ReduceEntry<Rule>>;
@@ -404,10 +409,70 @@ cudaError_t Runner<Rule, T>::finalize(int k, const TotalsLayout& layout, int64_t
   return cudaSuccess;
 }
 
+template <class Rule, class T>
+cudaError_t Runner<Rule, T>::select(int k, const TotalsLayout& layout, int64_t totals_begin, bool chooses) {
+  if constexpr (selects<Rule>()) {
+    if (mine_.empty()) return cudaSuccess;
+    TableLaunch<ReduceParams> launch;
+    auto& header = launch.header();
+    start(header, layout);
+    header.reduction = k;
+    header.finalize = chooses;
+    const size_t ticket_bytes = mine_.size() * sizeof(uint32_t);
+    header.tickets = static_cast<uint32_t*>(context_.allocate(ticket_bytes, context_.owner));
+    if (const cudaError_t error = cudaMemsetAsync(header.tickets, 0, ticket_bytes, context_.stream); error != cudaSuccess) {
+      return error;
+    }
+    launch.reserve(mine_.size());
+    for (size_t place = 0; place < mine_.size(); ++place) {
+      auto& e = launch.add();
+      fill(mine_[place], true, e);
+      e.total_begin = totals_begin + int64_t(mine_[place]) * selection_width(k);
+      e.ticket_begin = int64_t(place);
+      launch.add_chunks(selection_chunks(e.numel));
+    }
+    constexpr auto kKernel = select_kernel<Rule, T>;
+    int resident = 0;
+    if (const cudaError_t error = resident_blocks<kKernel>(&resident); error != cudaSuccess) return error;
+    return launch.run(reinterpret_cast<const void*>(kKernel), context_, [&](const auto& params) {
+      if (params.header.chunks == 0) return cudaSuccess;
+      const unsigned grid = std::min(params.header.chunks, unsigned(resident));
+      return simt::launch(kKernel, grid, kThreads, 0, context_.stream, params);
+    });
+  }
+  return cudaSuccess;
+}
+
+template <class Rule, class T>
+cudaError_t Runner<Rule, T>::choose(int k, const TotalsLayout& layout, int64_t totals_begin) {
+  if constexpr (selects<Rule>()) {
+    if (mine_.empty()) return cudaSuccess;
+    TableLaunch<ReduceParams> launch;
+    auto& header = launch.header();
+    start(header, layout);
+    header.reduction = k;
+    launch.reserve(mine_.size());
+    for (const uint32_t index : mine_) {
+      auto& e = launch.add();
+      fill(index, true, e);
+      e.total_begin = totals_begin + int64_t(index) * selection_width(k);
+    }
+    constexpr auto kKernel = choose_kernel<Rule, T>;
+    return launch.run(reinterpret_cast<const void*>(kKernel), context_, [&](const auto& params) {
+      return simt::launch(kKernel, params.header.entries, kThreads, 0, context_.stream, params);
+    });
+  }
+  return cudaSuccess;
+}
+
 // Reduction k of a call, or as much of it as one stage is.
 template <class Rule, class T>
 cudaError_t run_reduction(Runner<Rule, T>& runner, int k, int stage, const TotalsLayout& layout, int64_t totals_begin) {
   const bool whole = stage == kWholeStep;
+  if (selects<Rule>() && k < kSelectionPasses) {
+    if (whole || stage == 2 * k) return runner.select(k, layout, totals_begin, whole);
+    return stage == 2 * k + 1 ? runner.choose(k, layout, totals_begin) : cudaSuccess;
+  }
   if (product_count<Rule>() > 0 && k < reduction_count<Rule>()) {
     const bool of_sums = k == 1;
     if (whole || stage == 2 * k) {
@@ -441,6 +506,11 @@ cudaError_t run_rule(const StepCall& call, const Context& context) {
   cudaError_t error = cudaSuccess;
   for (int k = 0; k < reductions && error == cudaSuccess; ++k) {
     const Axis along = reduce_axis<Rule>(k, common.hypers);
+    if (selects<Rule>() && k < kSelectionPasses && (call.stage == kWholeStep || call.stage == 2 * k)) {
+      const size_t counts = call.tensors.size() * size_t(totals_width<Rule>(k));
+      error = cudaMemsetAsync(common.totals + totals_begin, 0, counts * sizeof(double), context.stream);
+      if (error != cudaSuccess) return error;
+    }
     error = run_reduction(single, k, call.stage, layout, totals_begin);
     if (error == cudaSuccess) error = run_reduction(twice, k, call.stage, layout, totals_begin);
     layout.offset[k] = totals_begin;

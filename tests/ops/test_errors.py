@@ -235,6 +235,7 @@ def test_strides_of_single_elements_do_not_matter(backend):
 RULE_HYPERS = {
     "sgd": {"momentum": (-0.1, NAN, INF), "dampening": (NAN,)},
     "lion": {"beta1": (-0.1, 1.0, NAN), "beta2": (-0.1, 1.0), "threshold": (-0.1, NAN)},
+    "lion_top_k": {"beta1": (-0.1, 1.0, NAN), "beta2": (1.0,), "density": (-0.1, 1.5, NAN), "count": (-1,)},
     "adabelief": {"beta1": (-0.1, 1.0), "beta2": (-0.1, 1.0, NAN), "eps": (-1.0, INF)},
     "diffgrad": {"beta1": (-0.1, 1.0), "beta2": (-0.1, 1.0), "eps": (-1.0,)},
     "adan": {"beta1": (1.0,), "beta2": (1.0,), "beta3": (-0.1, 1.0, NAN), "eps": (-1.0,)},

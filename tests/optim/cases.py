@@ -63,6 +63,7 @@ CASES = {
     "Lion": pair("Lion", weight_decay=0.1, lr=1e-3),
     "Lion-huber": pair("Lion", weight_decay=0.1, lr=1e-3, kernel="huber", threshold=0.5),
     "Lion-l2": pair("Lion", weight_decay=0.1, kernel="l2"),
+    "Lion-top-k": pair("Lion", weight_decay=0.1, lr=1e-3, kernel="top_k", density=0.3),
     "Lion-row": pair("Lion", weight_decay=0.1, kernel="row"),
     "NormalizedSGD": pair("NormalizedSGD", nesterov=True),
     "NormalizedSGD-all": pair("NormalizedSGD", scope="all"),

@@ -78,7 +78,11 @@ RUNS = {
     "orthograd by columns": run_of("AdamW-orthograd", dim=1),
     "Adan clipped": run_of("Adan-clipped"),
     "SGDSaI by columns": run_of("SGDSaI", dim=1),
+    "Lion of the largest": run_of("Lion-top-k"),
+    "Lion of the largest by columns": run_of("Lion-top-k", dim=1, cautious=True, dtype=torch.bfloat16),
+    "Lion of the largest, counted": run_of("Lion-top-k", density=None, k=5),
     "Lion of columns by columns": run_of("Lion-row", dim=1, kernel="column"),
+    "reset": run_of("AdamW") | {"reset": 2},
     "cautious": run_of("AdamW", cautious="rescaled"),
     "SCALE by columns": run_of("SCALE", dim=1, cautious="rescaled"),
     "SCALE of columns": run_of("SCALE", normalize="column"),
@@ -101,7 +105,9 @@ def train_tensors(place: Place, run: dict[str, Any]) -> dict[str, Tensor]:
     params = [nn.Parameter(place(whole)) for whole in wholes]
     optimizer = CASES[run["name"]].make(params, **{"lr": 0.01, **run["options"]})
     gradients = Gradients()
-    for _ in range(STEPS):
+    for step in range(STEPS):
+        if step == run.get("reset"):
+            optimizer.reset_state(states=["exp_avg"])
         sources = [nn.Parameter(whole) for whole in wholes]
         gradients.fill(sources)
         for p, source in zip(params, sources, strict=True):

@@ -79,7 +79,16 @@ def test_adan_modes_that_contradict():
         optim.Adan(make_params(), no_prox=1)
 
 
-@pytest.mark.parametrize("kernel", [{}, {"kernel": "soft", "threshold": 0.5}, {"kernel": "huber", "threshold": 0.5}])
+BOXES = [
+    {},
+    {"kernel": "soft", "threshold": 0.5},
+    {"kernel": "huber", "threshold": 0.5},
+    {"kernel": "top_k", "density": 0.2},
+    {"kernel": "top_k", "k": 40},
+]
+
+
+@pytest.mark.parametrize("kernel", BOXES)
 def test_lion_stays_in_its_box(kernel):
     param = nn.Parameter(torch.linspace(-0.25, 0.25, 99))
     optimizer = optim.Lion([param], lr=0.1, weight_decay=4.0, **kernel)

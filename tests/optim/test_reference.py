@@ -30,6 +30,13 @@ CASES = {
         D,
         "lion",
     ),
+    "Lion-top-k": (
+        lambda p, **o: optim.Lion(p, kernel="top_k", k=4, **o),
+        reference.lion_top_k,
+        {"count": 4},
+        D,
+        "lion_top_k",
+    ),
     "Lion-l2": (
         lambda p, **o: optim.Lion(p, kernel="l2", **o),
         reference.normalized,

@@ -11,7 +11,6 @@ from typing import Any, ClassVar, cast, overload
 import torch
 from torch import Tensor
 from torch._compile import _disable_dynamo
-from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
 from momentum.optim import _checkpoint
@@ -27,12 +26,13 @@ from momentum.optim._options import (
     resolve_exceptions,
 )
 from momentum.optim._plan import Entry, Plan
+from momentum.optim._reset import ResettableOptimizer
 from momentum.optim._rule import Rule
 from momentum.optim._states import fill_state
 from momentum.optim._totals import share
 
 
-class FusedOptimizer(Optimizer):
+class FusedOptimizer(ResettableOptimizer):
     """One op call per step for all parameters of a device, whatever their number, dtypes and groups.
 
     Parameter groups whose options agree except for ``lr`` and ``weight_decay`` share a call. Parameters may be float32,
@@ -65,6 +65,11 @@ class FusedOptimizer(Optimizer):
 
     ``loss.backward()`` is then the whole iteration: no ``optimizer.step()``, no ``zero_grad()``. Gradients can neither be
     accumulated over several backward passes nor clipped by their global norm, and ``GradScaler`` cannot be used.
+
+    *CUDA graphs.* Capture :meth:`step` after a step outside of the graph, which makes the states. Subsets - SPAM's ``density``,
+    FRUGAL's columns, rows and entries - are drawn on the device by the step count, so that one graph serves over all draws. The
+    tensors of FRUGAL's ``projector="block"`` are chosen on the host: capture anew after each choice, and add to the group's
+    ``"block_step"`` what was replayed. :meth:`reset_state` may come between replays.
 
     *Sharded parameters.* :class:`~torch.distributed.tensor.DTensor` parameters (FSDP2, tensor parallelism) are stepped
     shard by shard; their states are DTensors, so ``torch.distributed.checkpoint`` saves and reshards them. A rule that

@@ -137,6 +137,10 @@ class SGDSaI(FusedOptimizer):
         silent = ((count <= 1) | (squares == 0)) & ~official
         return torch.where(silent, 1.0, ratios)
 
+    def _restarted_scalars(self, state: dict[str, Any]) -> list[Tensor]:
+        state.pop("scalars", None)  # measured anew at the next step
+        return []
+
     def _hypers(self, group: Group) -> dict[str, Any]:
         return {"momentum": group["momentum"]}
 

@@ -14,6 +14,7 @@ from momentum.reference.diffgrad import diffgrad
 from momentum.reference.frame import apply_step, cautious_mask, weight_average
 from momentum.reference.hessian_ema import hessian_ema
 from momentum.reference.lion import lion
+from momentum.reference.lion_top_k import lion_top_k
 from momentum.reference.lists import extrapolate, normal, zeroth_order
 from momentum.reference.normalized import normalized
 from momentum.reference.perpendicular import perpendicular_gradient
@@ -43,6 +44,7 @@ __all__ = [
     "extrapolate",
     "hessian_ema",
     "lion",
+    "lion_top_k",
     "newton_matrix",
     "normal",
     "normalized",
