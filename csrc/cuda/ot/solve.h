@@ -9,6 +9,10 @@ namespace momentum::cuda::ot {
 // Small problems: one launch for the whole batch, nothing is read back and nothing waits for the device.
 cudaError_t solve_batch(const momentum::ot::Batch& batch, const Context& context);
 
+// The same for one kind of cost (costs.h): block_solve.h, compiled in a file for each.
+template <class Costs>
+cudaError_t solve_in_blocks(const momentum::ot::Batch& batch, const Context& context);
+
 // Large problems, one after the other on all multiprocessors. The host reads a few numbers after each sweep or Newton step.
 cudaError_t solve_each(const momentum::ot::Batch& batch, const Context& context);
 

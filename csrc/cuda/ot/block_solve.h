@@ -1,4 +1,8 @@
 // The batch in one launch: every block takes problems one after the other and solves each to the end.
+//
+// A whole solver in one kernel takes about 14 s to compile for one kind of cost and one architecture, so each kind has a file.
+#pragma once
+
 #include <algorithm>
 
 #include "cuda/ot/block_newton.h"
@@ -6,11 +10,11 @@
 #include "cuda/ot/solve.h"
 
 namespace momentum::cuda::ot {
-namespace {
 
-constexpr int kMaxCapacity = 128;                  // entries of a line of the sparse plan
-constexpr size_t kSharedBytes = 48 * 1024;         // vectors of larger problems are in device memory
-constexpr size_t kScratchBytes = size_t(1) << 28;  // what the lists of all blocks may take, beyond those of one block each
+inline constexpr int kMaxCapacity = 128;           // entries of a line of the sparse plan
+inline constexpr size_t kSharedBytes = 48 * 1024;  // vectors of larger problems are in device memory
+inline constexpr size_t kScratchBytes = size_t(1)
+                                        << 28;  // what the lists of all blocks may take, beyond those of one block each
 
 // Memory of one block, in doubles: the vectors, then the lists.
 struct Layout {
@@ -19,7 +23,7 @@ struct Layout {
   bool vectors_in_shared;
 };
 
-Layout layout_of(int64_t n, int64_t m) {
+inline Layout layout_of(int64_t n, int64_t m) {
   const int64_t larger = std::max(n, m);
   Layout layout;
   layout.capacity = int(std::min<int64_t>(larger, kMaxCapacity));
@@ -97,7 +101,7 @@ __global__ void __launch_bounds__(kMaxThreads, 1)
 }
 
 template <class Costs>
-cudaError_t run(const momentum::ot::Batch& batch, const Context& context) {
+cudaError_t solve_in_blocks(const momentum::ot::Batch& batch, const Context& context) {
   const Layout layout = layout_of(batch.cost.n, batch.cost.m);
   const int64_t lines = std::max(batch.cost.n, batch.cost.m);
   const int threads = int(std::min<int64_t>(kMaxThreads, (lines + 31) / 32 * 32));
@@ -123,20 +127,6 @@ cudaError_t run(const momentum::ot::Batch& batch, const Context& context) {
   auto* scratch = static_cast<double*>(context.allocate(size_t(grid * doubles) * sizeof(double), context.owner));
   return simt::launch(solve_kernel<Costs>, unsigned(grid), unsigned(threads), shared, context.stream, on_device, layout,
                       scratch);
-}
-
-}  // namespace
-
-cudaError_t solve_batch(const momentum::ot::Batch& batch, const Context& context) {
-  const bool matrix = batch.cost.kind == momentum::ot::CostKind::kMatrix;
-  if (batch.cost.is_double) return matrix ? run<Matrix<double>>(batch, context) : run<Cloud<double>>(batch, context);
-  return matrix ? run<Matrix<float>>(batch, context) : run<Cloud<float>>(batch, context);
-}
-
-cudaError_t solve(const momentum::ot::Batch& batch, const Context& context) {
-  // Up to here a cost in float stays in the second-level cache's share of its multiprocessor; beyond, one would work alone.
-  constexpr int64_t kSmallProblem = 512 * 512;
-  return batch.cost.n * batch.cost.m <= kSmallProblem ? solve_batch(batch, context) : solve_each(batch, context);
 }
 
 }  // namespace momentum::cuda::ot
