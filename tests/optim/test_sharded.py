@@ -27,7 +27,7 @@ from optim.sharded import (
 from tolerances import ROUNDINGS, UNIT
 
 TESTS = Path(__file__).parents[1]
-SECONDS = 120
+SECONDS = 300
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled, unavailable or uninitialized")
 
