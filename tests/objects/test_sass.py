@@ -22,6 +22,7 @@ CEILINGS = {
     "finalize_kernel": 64,
     "products_kernel": 168,  # one block each
     "finish_products_kernel": 64,
+    "select_kernel": 128,
     "philox_kernel": 64,
     "upload_kernel": 64,
     "list_kernel": 80,
