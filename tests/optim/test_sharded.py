@@ -29,7 +29,10 @@ from tolerances import ROUNDINGS, UNIT
 TESTS = Path(__file__).parents[1]
 SECONDS = 300
 
-pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled, unavailable or uninitialized")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:torch.distributed is disabled, unavailable or uninitialized"),
+    pytest.mark.xdist_group("sharded"),  # the two processes run once
+]
 
 
 def run_program(*arguments: list[str]) -> None:
