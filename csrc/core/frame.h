@@ -68,18 +68,18 @@ MOMENTUM_HD void make_perpendicular(Frame<T>& f, T share, T keep) {
   f.l2 -= f.grad_factor * share;
 }
 
-template <class T>
-MOMENTUM_HD T effective_gradient(const Frame<T>& f, T g, T p) {
+template <class T, class V>
+MOMENTUM_HD V effective_gradient(const Frame<T>& f, V g, V p) {
   g *= f.grad_factor;
   return f.l2 != T(0) ? math::multiply_add(f.l2, p, g) : g;
 }
 
-// One element of the map. `total` is the total of the element's row or column, for rules that use one.
-template <class Rule, class T>
-MOMENTUM_HD void step_element(const Frame<T>& f, const typename Rule::template Scalars<T>& s, T g, T& p, T* x, T total) {
+// One element of the map, or a vector V of them. `total` is the total of the element's row or column, for rules that use one.
+template <class Rule, class T, class V>
+MOMENTUM_HD void step_element(const Frame<T>& f, const typename Rule::template Scalars<T>& s, V g, V& p, V* x, V total) {
   g = effective_gradient(f, g, p);
-  T u = Rule::template update<T>(s, g, p, x, total);
-  const T masked = u * g > T(0) ? u * f.cautious_scale : u * T(0);  // NaN stays NaN
+  V u = Rule::template update<T>(s, g, p, x, total);
+  const V masked = u * g > T(0) ? u * f.cautious_scale : u * T(0);  // NaN stays NaN
   u = f.cautious ? masked : u;
   p = (p * f.decay_before - u) * f.decay_after;
 }

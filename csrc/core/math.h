@@ -34,6 +34,23 @@ MOMENTUM_HD double expm1(double x) { return __builtin_expm1(x); }
 MOMENTUM_HD float log(float x) { return __builtin_logf(x); }
 MOMENTUM_HD double log(double x) { return __builtin_log(x); }
 
+// The same of vectors of numbers, lane by lane, where a backend has them: it specialises this struct.
+template <class V>
+struct Lanes;
+
+template <class V>
+MOMENTUM_HD V sqrt(V x) {
+  return Lanes<V>::sqrt(x);
+}
+template <class V>
+MOMENTUM_HD V abs(V x) {
+  return Lanes<V>::abs(x);
+}
+template <class V>
+MOMENTUM_HD V copysign(V magnitude, V sign) {
+  return Lanes<V>::copysign(magnitude, sign);
+}
+
 // sin(pi x) and cos(pi x) for x >= 0. On the GPU the functions of these names, because sin and cos themselves keep a table in
 // local memory for large arguments.
 template <class T>

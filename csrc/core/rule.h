@@ -6,8 +6,8 @@
 //   kHypers    hyper-parameters: schema name, kind, default, allowed range
 //   Constants  what depends on the hyper-parameters alone, computed in double and kept in the arithmetic type
 //   Scalars    what one tensor needs at one step, made by `prepare` from the constants and a TensorContext
-//   update     one element: given gradient, parameter and states, writes the new states and returns what is subtracted from the
-//              parameter (learning rate included)
+//   update     one element, or a vector of them: given gradient, parameter and states, writes the new states and returns what
+//              is subtracted from the parameter (learning rate included)
 // and optionally
 //   kScalars     persistent per-tensor float scalars (state "scalars")
 //   kReductions  reductions that run before the map; `reduce_op(k, hypers)` says how reduction k combines, `measure` is its

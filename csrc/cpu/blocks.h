@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "core/formats/blocks.h"
+#include "cpu/lanes.h"
 
 #ifndef MOMENTUM_ISA
 #error "compiled once per instruction set, with MOMENTUM_ISA defined"
@@ -25,6 +26,12 @@ void raise_scales(const MatrixScales& shape, int64_t begin, int n, const float* 
 // The scales that the blocks of `values` will have. Apart from `encode_blocks` because each is a long chain of dependent
 // instructions: the chains of several blocks and states overlap when they are started one after another.
 void find_block_scales(const StateFormat& format, int n, const float* values, formats::BlockScale* found);
+
+// The same out of the largest magnitudes of runs of elements, as bits and lane by lane; a block is a whole number of runs.
+void find_block_scales(const StateFormat& format, int n, int run, const Ints* most, formats::BlockScale* found);
+
+// What the 16 codes of a map of 4 bits stand for.
+const float* four_bit_values(formats::CodeMap map);
 
 // Stores codes and scales. `random` holds one word per element where the format rounds stochastically.
 void encode_blocks(const StateFormat& format, void* codes, void* scales, int64_t begin, int n, const float* values,

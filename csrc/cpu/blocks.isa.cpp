@@ -185,6 +185,25 @@ void find_block_scales(const StateFormat& format, int n, const float* values, Bl
   }
 }
 
+void find_block_scales(const StateFormat& format, int n, int run, const Ints* most, BlockScale* found) {
+  for (int i = 0; i < n; i += format.block) {
+    Ints largest = *most++;
+    for (int j = run; j < format.block && i + j < n; j += run, ++most) largest = *most > largest ? *most : largest;
+    *found++ = formats::make_scale(uint32_t(largest_of(largest)), format.scale_dtype);
+  }
+}
+
+const float* four_bit_values(CodeMap map) {
+  const float* values = nullptr;
+  with_map(map, [&]<CodeMap kMap>() {
+    if constexpr (formats::code_bits(kMap) == 4) {
+      static constexpr FourBits<kMap> kTable;
+      values = kTable.values;
+    }
+  });
+  return values;
+}
+
 void encode_blocks(const StateFormat& format, void* codes, void* scales, int64_t begin, int n, const float* values,
                    const BlockScale* found, const uint32_t* random) {
   with_map(format.map, [&]<CodeMap kMap>() {

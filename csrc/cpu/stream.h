@@ -105,6 +105,9 @@ class StateStream {
     }
   }
 
+  // The same of a state in blocks that has been measured in runs.
+  void measure(int n, int run, const Ints* most) { find_block_scales(*format_, n, run, most, scales_); }
+
   void close(int64_t begin, int n) const {
     if constexpr (sizeof(T) == sizeof(float)) {
       if (format_ != nullptr) return close_blocks(begin, n);

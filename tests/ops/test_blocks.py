@@ -164,6 +164,25 @@ def test_alignment(backend, rule, offset):
 
 
 @pytest.mark.parametrize("rule", RULES)
+def test_plain_steps(rule):
+    """Without any option, as the CPU steps whole vectors of 4-bit states: at any alignment, and on any number of threads."""
+    from backends import BACKENDS
+
+    def step(cases):
+        call, _ = quantised_call(RULES[rule], last(rule), "int4", cases, which=lambda name, i: True, seed=8)
+        call.run(BACKENDS["cpu"])
+        return call
+
+    together = step([replace(case, offset=0) for case in LIST])
+    torch.set_num_threads(3)
+    try:
+        moved = step([replace(case, offset=1 + i % 3) for i, case in enumerate(LIST)])
+    finally:
+        torch.set_num_threads(1)
+    assert_same(together, moved)
+
+
+@pytest.mark.parametrize("rule", RULES)
 def test_threads(rule):
     """The CPU kernels on one thread and on three."""
     from backends import BACKENDS

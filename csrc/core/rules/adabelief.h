@@ -77,14 +77,14 @@ struct Adabelief {
     return s;
   }
 
-  template <class T>
-  MOMENTUM_HD static T update(const Scalars<T>& s, T g, T, T* x, T) {
+  template <class T, class V>
+  MOMENTUM_HD static V update(const Scalars<T>& s, V g, V, V* x, V) {
     x[0] = s.beta1 * x[0] + s.one_minus_beta1 * g;
-    const T surprise = g - x[0];
+    const V surprise = g - x[0];
     x[1] = s.beta2 * x[1] + s.one_minus_beta2 * surprise * surprise + s.eps;
     x[2] = math::max(x[2], x[1]);  // x[1] where no maximum is kept: absent states read as 0
-    const T second = s.rectify ? x[1] : x[2];
-    const T denom = s.plain ? T(1) : math::sqrt(second) * s.inverse_root + s.eps;
+    const V second = s.rectify ? x[1] : x[2];
+    const V denom = s.plain ? V{} + T(1) : math::sqrt(second) * s.inverse_root + s.eps;
     return s.step_size * x[0] / denom;
   }
 };

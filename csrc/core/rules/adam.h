@@ -48,12 +48,12 @@ struct Adam {
             (t.present & 4u) != 0};
   }
 
-  template <class T>
-  MOMENTUM_HD static T update(const Scalars<T>& s, T g, T, T* x, T) {
+  template <class T, class V>
+  MOMENTUM_HD static V update(const Scalars<T>& s, V g, V, V* x, V) {
     x[0] = s.beta1 * x[0] + s.one_minus_beta1 * g;
     x[1] = s.beta2 * x[1] + s.one_minus_beta2 * g * g;
     x[2] = s.amsgrad ? math::max(x[2], x[1]) : x[2];
-    const T second = s.amsgrad ? x[2] : x[1];
+    const V second = s.amsgrad ? x[2] : x[1];
     return s.step_size * x[0] / (math::sqrt(second) * s.inverse_root + s.eps);
   }
 };

@@ -59,10 +59,10 @@ struct Adan {
             t.step <= T(1)};
   }
 
-  template <class T>
-  MOMENTUM_HD static T update(const Scalars<T>& s, T g, T, T* x, T) {
-    const T change = s.first ? g - g : g + x[3];  // NaN and Inf make the change NaN in either case
-    const T ahead = g + s.beta2 * change;
+  template <class T, class V>
+  MOMENTUM_HD static V update(const Scalars<T>& s, V g, V, V* x, V) {
+    const V change = s.first ? g - g : g + x[3];  // NaN and Inf make the change NaN in either case
+    const V ahead = g + s.beta2 * change;
     x[0] = s.beta1 * x[0] + s.one_minus_beta1 * g;
     x[1] = s.beta2 * x[1] + s.one_minus_beta2 * change;
     x[2] = s.beta3 * x[2] + s.one_minus_beta3 * ahead * ahead;

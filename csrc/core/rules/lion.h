@@ -42,10 +42,10 @@ struct Lion {
   }
 
   // Two products and a sum, not lerp: near zero the sign then agrees with exact arithmetic most often. NaN takes the line.
-  template <class T>
-  MOMENTUM_HD static T update(const Scalars<T>& s, T g, T, T* x, T) {
-    const T mixed = s.c.beta1 * x[0] + s.c.one_minus_beta1 * g;
-    const T direction = math::abs(mixed) > s.c.threshold ? math::copysign(T(1), mixed) : s.c.slope * mixed;
+  template <class T, class V>
+  MOMENTUM_HD static V update(const Scalars<T>& s, V g, V, V* x, V) {
+    const V mixed = s.c.beta1 * x[0] + s.c.one_minus_beta1 * g;
+    const V direction = math::abs(mixed) > s.c.threshold ? math::copysign(V{} + T(1), mixed) : s.c.slope * mixed;
     x[0] = s.c.beta2 * x[0] + s.c.one_minus_beta2 * g;
     return s.lr * direction;
   }

@@ -43,11 +43,11 @@ struct Sgd {
     return s.first;
   }
 
-  template <class T>
-  MOMENTUM_HD static T update(const Scalars<T>& s, T g, T, T* x, T) {
-    const T buffer = s.first ? g : s.momentum * x[0] + s.one_minus_dampening * g;
+  template <class T, class V>
+  MOMENTUM_HD static V update(const Scalars<T>& s, V g, V, V* x, V) {
+    const V buffer = s.first ? g : s.momentum * x[0] + s.one_minus_dampening * g;
     x[0] = s.buffered ? buffer : x[0];
-    const T direction = s.nesterov ? g + s.momentum * buffer : buffer;
+    const V direction = s.nesterov ? g + s.momentum * buffer : buffer;
     return s.lr * (s.buffered ? direction : g);
   }
 };

@@ -38,8 +38,8 @@ struct SgdSai {
     return s.first;
   }
 
-  template <class T>
-  MOMENTUM_HD static T update(const Scalars<T>& s, T g, T, T* x, T) {
+  template <class T, class V>
+  MOMENTUM_HD static V update(const Scalars<T>& s, V g, V, V* x, V) {
     x[0] = s.first ? g : s.momentum * x[0] + s.one_minus_momentum * g;
     return s.step_size * x[0];
   }

@@ -82,12 +82,12 @@ struct Spam {
     return s.reset;
   }
 
-  template <class T>
-  MOMENTUM_HD static T update(const Scalars<T>& s, T g, T, T* x, T) {
-    const T first = s.reset ? T(0) : x[0];
-    const T second = s.reset ? T(0) : x[1];
-    const T limit = s.threshold * second;
-    const bool clipped = (g * g > limit) & (second > s.smallest);
+  template <class T, class V>
+  MOMENTUM_HD static V update(const Scalars<T>& s, V g, V, V* x, V) {
+    const V first = s.reset ? V{} : x[0];
+    const V second = s.reset ? V{} : x[1];
+    const V limit = s.threshold * second;
+    const auto clipped = (g * g > limit) & (second > s.smallest);
     g = clipped ? math::copysign(math::sqrt(limit), g) : g;
     x[0] = s.beta1 * first + s.one_minus_beta1 * g;
     x[1] = s.beta2 * second + s.one_minus_beta2 * g * g;

@@ -121,8 +121,8 @@ struct StableSpam {
     return s;
   }
 
-  template <class T>
-  MOMENTUM_HD static T clip(const Scalars<T>& s, T g) {
+  template <class T, class V>
+  MOMENTUM_HD static V clip(const Scalars<T>& s, V g) {
     return math::abs(g) > s.limit ? g * s.rescale : g;
   }
 
@@ -150,17 +150,17 @@ struct StableSpam {
     return s.reset && !s.official;
   }
 
-  template <class T>
-  MOMENTUM_HD static T update(const Scalars<T>& s, T g, T, T* x, T) {
+  template <class T, class V>
+  MOMENTUM_HD static V update(const Scalars<T>& s, V g, V, V* x, V) {
     const bool zeroed = s.reset && !s.official;
-    const T first = zeroed ? T(0) : x[0];
-    const T second = zeroed ? T(0) : x[1];
+    const V first = zeroed ? V{} : x[0];
+    const V second = zeroed ? V{} : x[1];
     g = clip(s, g) * s.norm_factor;
-    const T m = s.beta1 * first + s.one_minus_beta1 * g;
-    const T v = s.beta2 * second + s.one_minus_beta2 * g * g;
+    const V m = s.beta1 * first + s.one_minus_beta1 * g;
+    const V v = s.beta2 * second + s.one_minus_beta2 * g * g;
     const bool store_zero = s.reset && s.official;
-    x[0] = store_zero ? T(0) : m;
-    x[1] = store_zero ? T(0) : v;
+    x[0] = store_zero ? V{} : m;
+    x[1] = store_zero ? V{} : v;
     return s.step_size * m / (math::sqrt(v) * s.inverse_root + s.eps);
   }
 };

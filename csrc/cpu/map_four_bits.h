@@ -1,0 +1,161 @@
+// The map of tensors whose states are codes of 4 bits in blocks: decoded, stepped and measured in registers, a vector at a
+// time. Only the new states pass through first-level cache, because a block must be seen whole before its first code is known.
+//
+// All maps of 4 bits are one lookup, so one loop per rule serves them, for a parameter and gradient in float32 or bfloat16. The
+// loop is bound by vector instructions, not by memory or latency: what it saves is a store and two loads of each state. Codes
+// of 8 bits gain nothing from it, because their decoders differ by map.
+#pragma once
+
+#include <algorithm>
+
+#include "core/prepare.h"
+#include "cpu/kernels.h"
+#include "cpu/lanes.h"
+#include "cpu/stream.h"
+#include "cpu/vector_math.h"
+
+namespace momentum::cpu::MOMENTUM_ISA {
+
+// Whether the update of a rule takes vectors: its numbers then have a type of their own, apart from its scalars'.
+template <class Rule>
+constexpr bool steps_vectors() {
+#if defined(__AVX512F__)
+  return requires(const typename Rule::template Scalars<float>& scalars, Floats v, Floats* states) {
+    Rule::template update<float>(scalars, v, v, states, v);
+  };
+#else
+  return false;
+#endif
+}
+
+// Whether `task`, whose first `active` states are stored, is for this map. The flags of a frame would cost every vector a test.
+static inline bool is_four_bits(const Task& task, int active, const Frame<float>& frame) {
+  const TensorArgs& t = *task.tensor;
+  for (int k = 0; k < active; ++k) {
+    if (t.state_dtypes[k] != DType::kCodes) return false;
+    const StateFormat& format = task.common->state_formats[k];
+    if (formats::code_bits(format.map) != 4 || has_matrix_scales(format, t.rows, t.cols)) return false;
+  }
+  return t.ema == nullptr && frame.l2 == 0.0f && !frame.cautious;
+}
+
+// The codes of one state, from the first of a tile.
+struct Nibbles {
+  const uint8_t* codes;
+  const float* values;  // [16]
+  const void* scales;
+  DType scale_dtype;
+  int block;
+
+  Table<Floats> table(int i) const { return load_table<Floats>(values) * formats::load_scale(scales, scale_dtype, i / block); }
+};
+
+// `n` elements, a multiple of a vector. The new states go to `states`; most[k][r] is made the largest magnitude of new state k
+// in run r, as bits and lane by lane. A run is a part of a block of every state.
+template <class Rule, int kActive, class Number>
+static void step_vectors(Frame<float> frame, const typename Rule::template Scalars<float>& scalars, int n, int run,
+                         Number* __restrict p, const Number* __restrict g, const Nibbles* nibbles,
+                         float (*__restrict states)[kTile], Ints (*__restrict most)[kTileBlocks]) {
+  const typename Rule::template Scalars<float> s = scalars;
+  frame.l2 = 0.0f;
+  frame.cautious = false;
+  for (int begin = 0, r = 0; begin < n; begin += run, ++r) {
+    const int end = begin + run < n ? begin + run : n;
+    Table<Floats> tables[kActive];
+    Ints largest[kActive] = {};
+    for (int k = 0; k < kActive; ++k) tables[k] = nibbles[k].table(begin);
+    for (int i = begin; i < end; i += kVector) {
+      Floats x[kMaxStates] = {};
+      for (int k = 0; k < kActive; ++k) x[k] = lookup(tables[k], load_nibbles(nibbles[k].codes + (i >> 1)));
+      Floats value = load_numbers(p + i);
+      step_element<Rule, float>(frame, s, load_numbers(g + i), value, x, Floats{});
+      store_numbers(p + i, value);
+      for (int k = 0; k < kActive; ++k) {
+        store(states[k] + i, x[k]);
+        const Ints bits = as_ints(x[k]) & 0x7fffffff;
+        largest[k] = bits > largest[k] ? bits : largest[k];
+      }
+    }
+    for (int k = 0; k < kActive; ++k) most[k][r] = largest[k];
+  }
+}
+
+template <class Rule, int kActive>
+class FourBitsMap {
+ public:
+  FourBitsMap(const Task& task, const Prepared<Rule, float>& prepared)
+      : t_(*task.tensor),
+        common_(*task.common),
+        prepared_(prepared),
+        step_(uint32_t(prepared.context.step)),
+        param_(t_, common_, step_, buffers_[0], buffers_[1], random_),
+        grad_(make_stream<float>(t_.grad, t_.grad_dtype, buffers_[2])) {
+    halves_ = param_.is_plain(DType::kBFloat16) && t_.grad_dtype == DType::kBFloat16;
+    for (int k = 0; k < kActive; ++k) {
+      const StateFormat& format = common_.state_formats[k];
+      states_[k] = StateStream<float>(t_, common_, k, step_, values_[k], random_, nullptr);
+      nibbles_[k] = {nullptr, four_bit_values(format.map), nullptr, format.scale_dtype, format.block};
+      run_ = format.block < run_ ? format.block : run_;
+    }
+  }
+
+  void operator()(int64_t begin, int n) {
+    if (halves_) {
+      step(begin, n, static_cast<uint16_t*>(t_.param) + begin, at<uint16_t>(t_.grad, begin));
+    } else {
+      float* p = param_.open(begin, n);
+      step(begin, n, p, grad_.open(begin, n, true));
+      param_.close(begin, n, p);
+    }
+    for (int k = 0; k < kActive; ++k) states_[k].close(begin, n);
+  }
+
+ private:
+  template <class Number>
+  void step(int64_t begin, int n, Number* p, const Number* g) {
+    for (int k = 0; k < kActive; ++k) {
+      const int64_t scale = begin / nibbles_[k].block * int64_t(item_size(nibbles_[k].scale_dtype));
+      nibbles_[k].codes = at<uint8_t>(t_.states[k], begin >> 1);
+      nibbles_[k].scales = at<uint8_t>(t_.scales[k], scale);
+    }
+    if (n % kVector == 0) {
+      run_vectors(n, p, g);
+      for (int k = 0; k < kActive; ++k) states_[k].measure(n, run_, most_[k]);
+      return;
+    }
+    // The last tile: with zeros after its end, which are not measured.
+    alignas(64) Number padded[2][kTile] = {};
+    alignas(64) uint8_t codes[kActive][kTile / 2] = {};
+    std::copy(p, p + n, padded[0]);
+    std::copy(g, g + n, padded[1]);
+    for (int k = 0; k < kActive; ++k) {
+      std::copy(nibbles_[k].codes, nibbles_[k].codes + (n + 1) / 2, codes[k]);
+      nibbles_[k].codes = codes[k];
+    }
+    run_vectors(n + kVector - n % kVector, padded[0], padded[1]);
+    std::copy(padded[0], padded[0] + n, p);
+    for (int k = 0; k < kActive; ++k) states_[k].measure(n);
+  }
+
+  template <class Number>
+  void run_vectors(int n, Number* p, const Number* g) {
+    step_vectors<Rule, kActive>(prepared_.frame, prepared_.scalars, n, run_, p, g, nibbles_, values_, most_);
+  }
+
+  const TensorArgs& t_;
+  const CommonArgs& common_;
+  const Prepared<Rule, float>& prepared_;
+  const uint32_t step_;
+  alignas(64) float buffers_[3][kTile];
+  alignas(64) float values_[kActive][kTile];
+  alignas(64) uint32_t random_[kTile];
+  alignas(64) Ints most_[kActive][kTileBlocks];
+  const ParamStream<float> param_;
+  const TileStream<float> grad_;
+  StateStream<float> states_[kActive];
+  Nibbles nibbles_[kActive];
+  int run_ = kLargestBlock;
+  bool halves_;
+};
+
+}  // namespace momentum::cpu::MOMENTUM_ISA
