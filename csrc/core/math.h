@@ -14,18 +14,17 @@ MOMENTUM_HD double sqrt(double x) { return __builtin_sqrt(x); }
 MOMENTUM_HD float abs(float x) { return __builtin_fabsf(x); }
 MOMENTUM_HD double abs(double x) { return __builtin_fabs(x); }
 // a b + c, rounded once where the hardware does that at the price of an addition, and else the product first: what is computed
-// in two places then has the same bits in both, where a compiler is otherwise free to choose.
-template <class T>
-MOMENTUM_HD T multiply_add(T a, T b, T c) {
+// in two places then has the same bits in both, where a compiler is otherwise free to choose. Vectors V are left to it.
+template <class T, class V>
+MOMENTUM_HD V multiply_add(T a, V b, V c) {
 #if defined(__CUDA_ARCH__) || defined(__FMA__) || defined(__FP_FAST_FMAF)
-  if constexpr (sizeof(T) == 4) {
+  if constexpr (std::is_same_v<V, float>) {
     return __builtin_fmaf(a, b, c);
-  } else {
+  } else if constexpr (std::is_same_v<V, double>) {
     return __builtin_fma(a, b, c);
   }
-#else
-  return a * b + c;
 #endif
+  return a * b + c;
 }
 MOMENTUM_HD float copysign(float magnitude, float sign) { return __builtin_copysignf(magnitude, sign); }
 MOMENTUM_HD double copysign(double magnitude, double sign) { return __builtin_copysign(magnitude, sign); }
