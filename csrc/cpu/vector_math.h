@@ -14,9 +14,11 @@ struct Lanes<cpu::MOMENTUM_ISA::Floats> {
   using Floats = cpu::MOMENTUM_ISA::Floats;
   using Ints = cpu::MOMENTUM_ISA::Ints;
 
-  static Floats sqrt(Floats x) { return reinterpret_cast<Floats>(_mm512_maskz_sqrt_ps(0xffff, cpu::MOMENTUM_ISA::raw(x))); }
-  static Floats abs(Floats x) { return cpu::MOMENTUM_ISA::magnitude(x); }
-  static Floats copysign(Floats magnitude, Floats sign) {
+  MOMENTUM_HD static Floats sqrt(Floats x) {
+    return reinterpret_cast<Floats>(_mm512_maskz_sqrt_ps(0xffff, cpu::MOMENTUM_ISA::raw(x)));
+  }
+  MOMENTUM_HD static Floats abs(Floats x) { return cpu::MOMENTUM_ISA::magnitude(x); }
+  MOMENTUM_HD static Floats copysign(Floats magnitude, Floats sign) {
     const Ints bits = reinterpret_cast<Ints>(sign) & int32_t(0x80000000);
     return reinterpret_cast<Floats>(reinterpret_cast<Ints>(abs(magnitude)) | bits);
   }
