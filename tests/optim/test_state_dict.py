@@ -251,9 +251,10 @@ def test_state_of_another_optimizer_is_refused(name, donor):
     _, other, _ = trained(CASES[donor].make)
     _, optimizer, _ = trained(CASES[name].make)
     before = snapshot(optimizer)
-    # The saved options are looked at first: a pair of betas is none of Adan's, a threshold none of Lion's sign.
-    refusal = r"load_state_dict: .*(state|groups)|betas must be|has no threshold|nesterov=True needs"
-    with pytest.raises(ValueError, match=refusal):
+    # The saved options are looked at first: a pair of betas is none of Adan's, a threshold none of Lion's sign, and SPAM has
+    # no step without a density.
+    refusal = r"load_state_dict: .*(state|groups)|betas must be|has no threshold|nesterov=True needs|density must be"
+    with pytest.raises((ValueError, TypeError), match=refusal):
         optimizer.load_state_dict(other.state_dict())
     assert_same_bits(before, snapshot(optimizer))
 
