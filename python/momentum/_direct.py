@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -34,7 +34,9 @@ def disabled() -> Iterator[None]:
         _enabled = previous
 
 
-def step(namespace: str, rule: str, tensors: Sequence[Any], options: dict[str, Any]) -> bool:
+def step(
+    namespace: str, rule: str, tensors: Sequence[Any], options: dict[str, Any], announce: Callable[[], None] = lambda: None
+) -> bool:
     """Run one step of ``rule``, if that can be done past the dispatcher.
 
     Parameters
@@ -47,6 +49,8 @@ def step(namespace: str, rule: str, tensors: Sequence[Any], options: dict[str, A
         The op's positional arguments, of which the first is the list of parameters.
     options
         The op's keyword arguments.
+    announce
+        Called when the step is certain to run, before anything is written.
 
     Returns
     -------
@@ -56,7 +60,7 @@ def step(namespace: str, rule: str, tensors: Sequence[Any], options: dict[str, A
     if not _enabled or not tensors[0] or _is_watched():
         return False
     entry = _entry(namespace, tensors[0][0].device.type, rule)
-    return entry is not None and entry(tensors, options)
+    return entry is not None and entry(tensors, options, announce)
 
 
 def _is_watched() -> bool:
@@ -88,7 +92,7 @@ class _Entry:
         self._names = [argument.name for argument in options]
         self._defaults = {argument.name: argument.default_value for argument in options if argument.has_default_value()}
 
-    def __call__(self, tensors: Sequence[Any], options: dict[str, Any]) -> bool:
+    def __call__(self, tensors: Sequence[Any], options: dict[str, Any], announce: Callable[[], None]) -> bool:
         arguments = self._defaults | options
         if len(tensors) != self._count or len(arguments) != len(self._names):
             return False
@@ -96,7 +100,7 @@ class _Entry:
             numbers = [arguments[name] for name in self._names]
         except KeyError:
             return False
-        done: bool = self._step(self._rule, (*tensors, *numbers)) == 0
+        done: bool = self._step(self._rule, (*tensors, *numbers), announce) == 0
         return done
 
 
@@ -112,7 +116,7 @@ def _library(namespace: str, device: str) -> ctypes.PyDLL | None:
     library.momentum_direct_open.argtypes = [ctypes.py_object] * 4
     library.momentum_direct_rule.argtypes = [ctypes.c_char_p]
     library.momentum_direct_rule.restype = ctypes.c_void_p
-    library.momentum_direct_step.argtypes = [ctypes.c_void_p, ctypes.py_object]
+    library.momentum_direct_step.argtypes = [ctypes.c_void_p, ctypes.py_object, ctypes.py_object]
     return library if library.momentum_direct_open(Tensor, torch.nn.Parameter, None, capsule) else None
 
 

@@ -81,9 +81,10 @@ def step_(
             f"momentum::{rule}_ writes in place, and a tensor it would write requires grad: call it under torch.no_grad()"
         )
     arguments = (params, grads, *states, scales, residuals, ema_params, scalars, steps, totals)
-    if not _direct.step(_namespace, rule, arguments, options):
+    bump = functools.partial(increment_version, written)
+    if not _direct.step(_namespace, rule, arguments, options, bump):
         _op(_namespace, f"{rule}_")(*arguments, **options)
-    increment_version(written)
+        bump()
 
 
 def mutate(name: str, written: Sequence[Tensor], *arguments: Any, **options: Any) -> None:

@@ -210,6 +210,40 @@ def test_nothing_is_kept_alive():
     assert not any(reference() is not None for reference in alive)
 
 
+def test_a_step_is_announced_before_it_is_run():
+    call = make_call(RULES["adam"], RULES["adam"].variants["plain"], [TensorCase((4,))])
+    arguments = (
+        call.lists["params"],
+        call.lists["grads"],
+        call.lists["exp_avgs"],
+        call.lists["exp_avg_sqs"],
+        [],
+        [],
+        [],
+        [],
+        [],
+    )
+    arguments += (call.steps, call.totals)
+    before, seen = call.lists["params"][0].clone(), []
+
+    def announce() -> None:
+        seen.append(call.lists["params"][0].clone())
+
+    def refuse() -> None:
+        raise ArithmeticError
+
+    rates = {"lr": [0.1], "weight_decay": [0.0]}
+    with pytest.raises(ArithmeticError):
+        _direct.step("momentum", "adam", arguments, rates, refuse)
+    assert bit_equal(call.lists["params"][0], before)
+    assert not _direct.step("momentum", "adam", arguments, rates | {"eps": -1.0}, announce)
+    assert seen == []
+    assert _direct.step("momentum", "adam", arguments, rates, announce)
+    assert len(seen) == 1
+    assert bit_equal(seen[0], before)
+    assert not bit_equal(call.lists["params"][0], before)
+
+
 def test_other_threads_run_meanwhile():
     """The interpreter is released while the kernels run: a thread that only counts gets on."""
     param = torch.zeros(20_000_000)

@@ -55,12 +55,16 @@ MOMENTUM_EXPORT const void* momentum_direct_rule(const char* name) {
   return nullptr;
 }
 
-// `arguments`: a tuple of the op's arguments in the order of its schema.
-MOMENTUM_EXPORT int momentum_direct_step(const void* rule_pointer, direct::PyObject* arguments) {
+// `arguments`: a tuple of the op's arguments in the order of its schema. `announce` is called without arguments once the step
+// is certain to run: what it looks at in the tensors is in the caches then, and no longer when the kernels have run.
+MOMENTUM_EXPORT int momentum_direct_step(const void* rule_pointer, direct::PyObject* arguments, direct::PyObject* announce) {
   const auto& rule = *static_cast<const RuleDescription*>(rule_pointer);
   const std::optional<CheckedStep> step = direct::read(rule, arguments);
   if (!step) return direct::kDeclined;
   const direct::Python& python = *direct::environment.python;
+  direct::PyObject* announced = python.call(announce, nullptr);
+  if (announced == nullptr) return direct::kFailed;
+  python.release(announced);
   void* thread = python.release_interpreter();
   std::string failure;
   try {
