@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import sys
 import threading
 import weakref
 from contextlib import AbstractContextManager
@@ -249,6 +251,8 @@ def test_other_threads_run_meanwhile():
     param = torch.zeros(20_000_000)
     call = [[param], [torch.ones_like(param)], [torch.zeros_like(param)], [], [], [], []]
     call += [torch.zeros(2), torch.zeros(0, dtype=torch.float64)]
+    rates = {"lr": [0.1], "weight_decay": [0.0]}
+    assert _direct.step("momentum", "sgd", call, rates)  # what is looked up once
     count, stop = 0, threading.Event()
 
     def counter() -> None:
@@ -256,13 +260,19 @@ def test_other_threads_run_meanwhile():
         while not stop.wait(1e-4):
             count += 1
 
+    interval = sys.getswitchinterval()
     thread = threading.Thread(target=counter)
     thread.start()
     try:
+        sys.setswitchinterval(1000.0)  # this thread gives the interpreter up only where it is released
+        usleep = ctypes.PyDLL(None).usleep
         before = count
+        usleep(20_000)
+        assert count == before, "the counter would run in any case"
         for _ in range(3):
-            assert _direct.step("momentum", "sgd", call, {"lr": [0.1], "weight_decay": [0.0]})
+            assert _direct.step("momentum", "sgd", call, rates)
         assert count > before
     finally:
+        sys.setswitchinterval(interval)
         stop.set()
         thread.join()
