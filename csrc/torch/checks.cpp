@@ -13,13 +13,11 @@ void Checker::length(const char* argument, size_t got, size_t expected, const ch
   refuse(op_, argument, " has length ", got, ", expected ", expected, " (", unit, ")");
 }
 
-void Checker::strided(const char* argument, int64_t index, const TensorInfo& info) const {
-  if (is_strided(info)) return;
+void Checker::refuse_layout(const char* argument, int64_t index) const {
   refuse(op_, label(argument, index), " is sparse or has another layout, expected a dense (strided) tensor");
 }
 
-void Checker::device(const char* argument, int64_t index, const TensorInfo& info) const {
-  if (info.device_type == device_.type && info.device_index == device_.index) return;
+void Checker::refuse_device(const char* argument, int64_t index, const TensorInfo& info) const {
   TensorInfo expected;
   expected.device_type = device_.type;
   expected.device_index = device_.index;
@@ -33,15 +31,13 @@ DType Checker::dtype(const char* argument, int64_t index, const TensorInfo& info
          allow_float64 ? ", or float64" : " (float64 goes with float64 params only)");
 }
 
-void Checker::like_param(const char* argument, int64_t index, const TensorInfo& info, const TensorInfo& param) const {
+void Checker::refuse_unlike(const char* argument, int64_t index, const TensorInfo& info, const TensorInfo& param) const {
   if (!same_shape(info, param)) {
     refuse(op_, label(argument, index), " has shape ", shape_text(info), ", expected ", shape_text(param), " like params[",
            index, "]");
   }
-  if (param.numel != 0 && !same_strides(info, param)) {
-    refuse(op_, label(argument, index), " has strides ", strides_text(info), ", expected ", strides_text(param),
-           " like params[", index, "]");
-  }
+  refuse(op_, label(argument, index), " has strides ", strides_text(info), ", expected ", strides_text(param), " like params[",
+         index, "]");
 }
 
 void Checker::dense(const char* argument, int64_t index, const TensorInfo& info) const {

@@ -23,12 +23,19 @@ class Checker {
   Checker(const char* op, Device device) : op_(op), device_(device) {}
 
   void length(const char* argument, size_t got, size_t expected, const char* unit) const;
-  void strided(const char* argument, int64_t index, const TensorInfo& info) const;
-  void device(const char* argument, int64_t index, const TensorInfo& info) const;
+  void strided(const char* argument, int64_t index, const TensorInfo& info) const {
+    if (!is_strided(info)) refuse_layout(argument, index);
+  }
+  void device(const char* argument, int64_t index, const TensorInfo& info) const {
+    if (info.device_type != device_.type || info.device_index != device_.index) refuse_device(argument, index, info);
+  }
   // float32, bfloat16, float16, or float64 where allowed.
   DType dtype(const char* argument, int64_t index, const TensorInfo& info, bool allow_float64) const;
   // Shape and strides of the parameter.
-  void like_param(const char* argument, int64_t index, const TensorInfo& info, const TensorInfo& param) const;
+  void like_param(const char* argument, int64_t index, const TensorInfo& info, const TensorInfo& param) const {
+    if (!same_shape(info, param) || (param.numel != 0 && !same_strides(info, param)))
+      refuse_unlike(argument, index, info, param);
+  }
   void dense(const char* argument, int64_t index, const TensorInfo& info) const;
   // A contiguous tensor of `numel` elements of the given dtype.
   void* vector(const char* argument, int64_t index, const TensorInfo& info, DType dtype, int64_t numel) const;
@@ -42,6 +49,10 @@ class Checker {
   const char* op() const { return op_; }
 
  private:
+  [[noreturn]] void refuse_layout(const char* argument, int64_t index) const;
+  [[noreturn]] void refuse_device(const char* argument, int64_t index, const TensorInfo& info) const;
+  [[noreturn]] void refuse_unlike(const char* argument, int64_t index, const TensorInfo& info, const TensorInfo& param) const;
+
   const char* op_;
   Device device_;
 };

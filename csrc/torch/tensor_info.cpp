@@ -61,16 +61,6 @@ TensorInfo describe(AtenTensorHandle tensor) {
   return info;
 }
 
-bool is_strided(const TensorInfo& info) {
-  static const int32_t strided = aoti_torch_layout_strided();
-  return info.layout == strided;
-}
-
-bool is_uint8(const TensorInfo& info) {
-  static const int32_t uint8 = aoti_torch_dtype_uint8();
-  return info.dtype == uint8;
-}
-
 std::optional<DType> storage_dtype(const TensorInfo& info) {
   static const int32_t float32 = aoti_torch_dtype_float32(), bfloat16 = aoti_torch_dtype_bfloat16(),
                        float16 = aoti_torch_dtype_float16(), float64 = aoti_torch_dtype_float64();
@@ -103,21 +93,6 @@ int64_t columns(const TensorInfo& info) {
   int64_t count = 1;
   for (int64_t d = 1; d < info.dim; ++d) count *= info.sizes[d];
   return count;
-}
-
-bool same_shape(const TensorInfo& a, const TensorInfo& b) {
-  if (a.dim != b.dim) return false;
-  for (int64_t d = 0; d < a.dim; ++d) {
-    if (a.sizes[d] != b.sizes[d]) return false;
-  }
-  return true;
-}
-
-bool same_strides(const TensorInfo& a, const TensorInfo& b) {
-  for (int64_t d = 0; d < a.dim; ++d) {
-    if (a.sizes[d] != 1 && a.strides[d] != b.strides[d]) return false;
-  }
-  return true;
 }
 
 bool is_contiguous(const TensorInfo& info) {

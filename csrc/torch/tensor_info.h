@@ -24,8 +24,14 @@ struct TensorInfo {
 // Strides and data are left out for layouts that have none.
 TensorInfo describe(AtenTensorHandle tensor);
 
-bool is_strided(const TensorInfo& info);
-bool is_uint8(const TensorInfo& info);
+inline bool is_strided(const TensorInfo& info) {
+  static const int32_t strided = aoti_torch_layout_strided();
+  return info.layout == strided;
+}
+inline bool is_uint8(const TensorInfo& info) {
+  static const int32_t uint8 = aoti_torch_dtype_uint8();
+  return info.dtype == uint8;
+}
 // The storage type, if it is one the kernels know.
 std::optional<DType> storage_dtype(const TensorInfo& info);
 std::string dtype_name(const TensorInfo& info);
@@ -36,9 +42,20 @@ std::string strides_text(const TensorInfo& info);
 // Elements of a row: the tensor as dim 0 x the rest.
 int64_t columns(const TensorInfo& info);
 
-bool same_shape(const TensorInfo& a, const TensorInfo& b);
+inline bool same_shape(const TensorInfo& a, const TensorInfo& b) {
+  if (a.dim != b.dim) return false;
+  for (int64_t d = 0; d < a.dim; ++d) {
+    if (a.sizes[d] != b.sizes[d]) return false;
+  }
+  return true;
+}
 // Equal where it matters: strides of dimensions of size 1 address nothing.
-bool same_strides(const TensorInfo& a, const TensorInfo& b);
+inline bool same_strides(const TensorInfo& a, const TensorInfo& b) {
+  for (int64_t d = 0; d < a.dim; ++d) {
+    if (a.sizes[d] != 1 && a.strides[d] != b.strides[d]) return false;
+  }
+  return true;
+}
 bool is_contiguous(const TensorInfo& info);
 // Every index of the first dimension has its elements beside each other, in whatever order, and before those of the next.
 bool has_rows(const TensorInfo& info);

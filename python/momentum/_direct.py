@@ -1,9 +1,9 @@
 """Steps called past the dispatcher, for the sake of their time on the host.
 
 Handing a list to an op costs torch some 0.2 microseconds per tensor, several times what a step over small tensors takes. The
-shared objects therefore have a second entry that reads the same arguments from Python's own lists, through DLPack's C
-exchange interface (torch 2.10 and later). It does what the op does and is taken only where nobody can tell the difference:
-plain tensors, no mode, transform, tracer or profiler that wants to see ops. Everything else goes to the op, errors too.
+shared objects therefore have a second entry that reads the same arguments from Python's own lists. It does what the op does
+and is taken only where nobody can tell the difference: plain tensors, no mode, transform, tracer or profiler that wants to see
+ops. Everything else goes to the op, errors too.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils._device import DeviceContext
 
-from momentum import _loader
+from momentum import _native
 
 _enabled = True
 
@@ -105,24 +104,8 @@ class _Entry:
 
 
 @functools.cache
-def _library(namespace: str, device: str) -> ctypes.PyDLL | None:
-    """Return the shared object whose kernels take tensors of ``device``, ready for direct calls."""
-    name = {("momentum", "cpu"): "_C", ("momentum", "cuda"): "_C_cuda", ("momentum_emulated", "cpu"): "_C_emulated"}
-    path = _loader.path_of(name.get((namespace, device), ""))
-    capsule = getattr(Tensor, "__dlpack_c_exchange_api__", None)
-    if path is None or capsule is None or not _can_watch():
-        return None
-    library = ctypes.PyDLL(str(path))
-    library.momentum_direct_open.argtypes = [ctypes.py_object] * 4
-    library.momentum_direct_rule.argtypes = [ctypes.c_char_p]
-    library.momentum_direct_rule.restype = ctypes.c_void_p
-    library.momentum_direct_step.argtypes = [ctypes.c_void_p, ctypes.py_object, ctypes.py_object]
-    return library if library.momentum_direct_open(Tensor, torch.nn.Parameter, None, capsule) else None
-
-
-@functools.cache
 def _entry(namespace: str, device: str, rule: str) -> _Entry | None:
-    library = _library(namespace, device)
+    library = _native.library(namespace, device) if _can_watch() else None
     pointer = library.momentum_direct_rule(rule.encode()) if library else None
     return _Entry(library, namespace, rule, pointer) if library and pointer else None
 

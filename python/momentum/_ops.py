@@ -75,13 +75,17 @@ def step_(
     RuntimeError
         In grad mode, when a tensor that would be written requires grad; and whatever the op refuses. Nothing is written.
     """
-    written = [*params, *chain.from_iterable(states), *scales, *residuals, *ema_params, *scalars, steps]
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in written):
+    written = [tensors for tensors in (params, *states, scales, residuals, ema_params, scalars, (steps,)) if tensors]
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in chain.from_iterable(written)):
         raise RuntimeError(
             f"momentum::{rule}_ writes in place, and a tensor it would write requires grad: call it under torch.no_grad()"
         )
     arguments = (params, grads, *states, scales, residuals, ema_params, scalars, steps, totals)
-    bump = functools.partial(increment_version, written)
+
+    def bump() -> None:
+        for tensors in written:
+            increment_version(tensors)
+
     if not _direct.step(_namespace, rule, arguments, options, bump):
         _op(_namespace, f"{rule}_")(*arguments, **options)
         bump()

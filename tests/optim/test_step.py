@@ -9,6 +9,7 @@ import pkgutil
 import pytest
 import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from momentum import optim
 from optim.cases import CASES, CLASSES, Gradients, make_params, train
@@ -58,6 +59,31 @@ def test_step_hooks():
     optimizer.register_step_post_hook(lambda o, args, kwargs: seen.append("after"))
     train(optimizer, params, 1, Gradients())
     assert seen == ["before", "after"]
+
+
+def test_global_step_hooks():
+    seen = []
+    params = make_params()
+    optimizer = optim.AdamW(params)
+    before = register_optimizer_step_pre_hook(lambda o, args, kwargs: seen.append("before"))
+    after = register_optimizer_step_post_hook(lambda o, args, kwargs: seen.append("after"))
+    try:
+        train(optimizer, params, 1, Gradients())
+    finally:
+        before.remove()
+        after.remove()
+    train(optimizer, params, 1, Gradients())
+    assert seen == ["before", "after"]
+
+
+def test_a_hook_may_change_the_arguments():
+    param = nn.Parameter(torch.ones(3))
+    param.grad = torch.ones(3)
+    optimizer = optim.AdamW([param])
+    handle = optimizer.register_step_pre_hook(lambda o, args, kwargs: (args, {"closure": lambda: 7.0}))
+    assert optimizer.step() == 7.0
+    handle.remove()
+    assert optimizer.step() is None
 
 
 def test_profiler_sees_the_step():

@@ -33,17 +33,13 @@ using namespace momentum::ops;
 
 #define MOMENTUM_EXPORT extern "C" __attribute__((visibility("default")))
 
-// Takes what the process's torch looks like from Python. Returns whether direct calls are possible.
+// Takes what the process's torch looks like from Python: see Environment. Returns whether direct calls are possible.
 MOMENTUM_EXPORT int momentum_direct_open(direct::PyObject* tensor_type, direct::PyObject* parameter_type,
-                                         direct::PyObject* none, direct::PyObject* capsule) {
+                                         direct::PyObject* dict_type, direct::PyObject* none, ptrdiff_t type_place,
+                                         ptrdiff_t tensor_place) {
   const direct::Python* python = direct::Python::get();
   if (python == nullptr) return 0;
-  const void* found = python->capsule_pointer(capsule, direct::kExchangeCapsule);
-  if (found == nullptr) python->clear_error();
-  const auto* exchange = static_cast<const direct::ExchangeInterface*>(found);
-  while (exchange != nullptr && exchange->major != direct::kExchangeMajor) exchange = exchange->previous;
-  if (exchange == nullptr || exchange->view == nullptr) return 0;
-  direct::environment = {python, exchange, tensor_type, parameter_type, none};
+  direct::environment = {python, tensor_type, parameter_type, dict_type, none, type_place, tensor_place};
   return 1;
 }
 
@@ -76,4 +72,49 @@ MOMENTUM_EXPORT int momentum_direct_step(const void* rule_pointer, direct::PyObj
   if (failure.empty()) return direct::kDone;
   python.raise(*python.runtime_error, failure.c_str());
   return direct::kFailed;
+}
+
+// Brings the objects of a list, tensors or dictionaries, and what is read of them into the caches. `list` must be one.
+MOMENTUM_EXPORT void momentum_direct_fetch(direct::PyObject* list) {
+  const direct::Environment& env = direct::environment;
+  const direct::Walk items(env, list, env.python->list_size(list));
+  for (ptrdiff_t i = 0; i < items.size(); ++i) items[i];
+}
+
+// Whether two lists hold the same objects.
+MOMENTUM_EXPORT int momentum_direct_same_items(direct::PyObject* list, direct::PyObject* other) {
+  const direct::Python& python = *direct::environment.python;
+  const ptrdiff_t count = python.list_size(list);
+  if (count != python.list_size(other)) return 0;
+  for (ptrdiff_t i = 0; i < count; ++i) {
+    if (python.list_item(list, i) != python.list_item(other, i)) return 0;
+  }
+  return 1;
+}
+
+// Whether a dictionary holds the same objects as two lists, in their order.
+MOMENTUM_EXPORT int momentum_direct_same_entries(direct::PyObject* dict, direct::PyObject* keys, direct::PyObject* values) {
+  const direct::Python& python = *direct::environment.python;
+  if (python.dict_size(dict) != python.list_size(keys)) return 0;
+  ptrdiff_t place = 0;
+  direct::PyObject *key = nullptr, *value = nullptr;
+  for (ptrdiff_t i = 0; python.dict_next(dict, &place, &key, &value) != 0; ++i) {
+    if (key != python.list_item(keys, i) || value != python.list_item(values, i)) return 0;
+  }
+  return 1;
+}
+
+// Whether the tensors of a list lie in memory one after the other, `size` bytes apart, from `address` on; -1 where one of them
+// is no plain tensor.
+MOMENTUM_EXPORT int momentum_direct_are_elements(direct::PyObject* list, uintptr_t address, ptrdiff_t size) {
+  const direct::Environment& env = direct::environment;
+  const direct::Walk items(env, list, env.python->list_size(list));
+  for (ptrdiff_t i = 0; i < items.size(); ++i) {
+    direct::PyObject* item = items[i];
+    void* data = nullptr;
+    if (!direct::is_plain(env, item)) return -1;
+    if (aoti_torch_get_data_ptr(direct::handle_of(env, item), &data) != AOTI_TORCH_SUCCESS) return -1;
+    if (data != reinterpret_cast<void*>(address + uintptr_t(i * size))) return 0;
+  }
+  return 1;
 }

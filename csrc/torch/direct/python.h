@@ -13,10 +13,11 @@ struct Python {
   ptrdiff_t (*tuple_size)(PyObject*);
   PyObject* (*list_item)(PyObject*, ptrdiff_t);  // borrowed
   ptrdiff_t (*list_size)(PyObject*);             // -1 and an error for anything that is no list
+  ptrdiff_t (*dict_size)(PyObject*);             // -1 and an error for anything that is no dictionary
+  int (*dict_next)(PyObject*, ptrdiff_t* place, PyObject** key, PyObject** value);  // borrowed
   double (*as_double)(PyObject*);
   long long (*as_integer)(PyObject*);
   int (*is_true)(PyObject*);
-  PyObject* (*type_of)(PyObject*);                 // new
   PyObject* (*attribute)(PyObject*, const char*);  // new
   PyObject* (*call)(PyObject*, PyObject*);         // new
   void (*release)(PyObject*);
@@ -26,7 +27,6 @@ struct Python {
   PyObject** runtime_error;
   void* (*release_interpreter)();
   void (*take_interpreter)(void*);
-  void* (*capsule_pointer)(PyObject*, const char*);
 
   // Null where this process has no Python.
   static const Python* get();

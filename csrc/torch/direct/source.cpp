@@ -1,41 +1,6 @@
 #include "torch/direct/source.h"
 
 namespace momentum::ops::direct {
-namespace {
-
-// DLPack's numbers.
-enum : int32_t { kCpu = 1, kCuda = 2 };
-enum : uint8_t { kInt = 0, kUnsigned = 1, kFloat = 2, kBFloat = 4, kBool = 6 };
-
-// Torch's number of a dtype.
-int32_t dtype_of(const DLTensor& t) {
-  const auto code = [](uint8_t type, uint8_t bits) { return type * 256 + bits; };
-  if (t.type_lanes != 1) throw Declined{};
-  switch (code(t.type_code, t.type_bits)) {
-    case code(kFloat, 32):
-      return aoti_torch_dtype_float32();
-    case code(kBFloat, 16):
-      return aoti_torch_dtype_bfloat16();
-    case code(kFloat, 16):
-      return aoti_torch_dtype_float16();
-    case code(kFloat, 64):
-      return aoti_torch_dtype_float64();
-    case code(kUnsigned, 8):
-      return aoti_torch_dtype_uint8();
-    case code(kInt, 8):
-      return aoti_torch_dtype_int8();
-    default:
-      throw Declined{};
-  }
-}
-
-int32_t device_type_of(const DLTensor& t) {
-  if (t.device_type == kCpu) return aoti_torch_device_type_cpu();
-  if (t.device_type == kCuda) return aoti_torch_device_type_cuda();
-  throw Declined{};
-}
-
-}  // namespace
 
 Source::Source(const Environment& environment, PyObject* arguments)
     : env_(environment), py_(*environment.python), arguments_(arguments), size_(py_.tuple_size(arguments)) {
@@ -87,24 +52,27 @@ std::vector<int64_t> Source::ints() {
 
 TensorInfos Source::tensors() {
   PyObject* list = next();
-  const ptrdiff_t count = size_of(list);
+  const Walk items(env_, list, size_of(list));
   TensorInfos infos;
-  infos.reserve(size_t(count));
-  for (ptrdiff_t i = 0; i < count; ++i) infos.push_back(describe(py_.list_item(list, i)));
+  infos.reserve(size_t(items.size()));
+  for (ptrdiff_t i = 0; i < items.size(); ++i) infos.push_back(read(items[i]));
   return infos;
 }
 
 std::optional<TensorInfo> Source::optional_tensor() {
   PyObject* object = next();
   if (object == env_.none) return std::nullopt;
-  return describe(object);
+  return read(object);
 }
 
-bool Source::is_plain(PyObject* object) const {
-  PyObject* type = py_.type_of(object);
-  const bool plain = type == env_.tensor_type || type == env_.parameter_type;
-  py_.release(type);
-  return plain;
+TensorInfo Source::read(PyObject* object) const {
+  if (!is_plain(env_, object)) throw Declined{};
+  const TensorInfo info = describe(handle_of(env_, object));
+  if (info.numel != 0 && info.data == nullptr) throw Declined{};
+  // A lazily negated tensor is the imaginary part of a complex one: its stride is 2, which no check lets pass unless there is
+  // a single element.
+  if (info.numel == 1 && is_negated(object)) throw Declined{};
+  return info;
 }
 
 // Whether the stored numbers are the negatives of those meant.
@@ -117,28 +85,6 @@ bool Source::is_negated(PyObject* object) const {
   const bool negated = py_.is_true(answer) != 0;
   py_.release(answer);
   return negated;
-}
-
-TensorInfo Source::describe(PyObject* object) const {
-  DLTensor t{};
-  if (!is_plain(object) || env_.exchange->view(object, &t) != 0) throw Declined{};
-  static const int32_t strided = aoti_torch_layout_strided();
-  TensorInfo info;
-  info.dtype = dtype_of(t);
-  info.device_type = device_type_of(t);
-  info.device_index = t.device_id;
-  info.layout = strided;
-  info.dim = t.ndim;
-  info.sizes = t.shape;
-  info.strides = t.strides;
-  info.data = static_cast<char*>(t.data) + t.byte_offset;
-  info.numel = 1;
-  for (int64_t d = 0; d < info.dim; ++d) info.numel *= info.sizes[d];
-  if (info.numel != 0 && t.data == nullptr) throw Declined{};
-  // A lazily negated tensor is the imaginary part of a complex one: its stride is 2, which no check lets pass unless there is
-  // a single element.
-  if (info.numel == 1 && is_negated(object)) throw Declined{};
-  return info;
 }
 
 }  // namespace momentum::ops::direct

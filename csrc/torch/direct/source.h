@@ -5,17 +5,10 @@
 #include <optional>
 #include <vector>
 
-#include "torch/direct/exchange.h"
+#include "torch/direct/objects.h"
 #include "torch/step_arguments.h"
 
 namespace momentum::ops::direct {
-
-// What the process's torch looks like from C.
-struct Environment {
-  const Python* python;
-  const ExchangeInterface* exchange;
-  PyObject *tensor_type, *parameter_type, *none;
-};
 
 // Thrown where an argument is anything but a plain tensor, list or number: the dispatcher then takes the call.
 struct Declined {};
@@ -26,7 +19,7 @@ class Source {
   Source(const Environment& environment, PyObject* arguments);
 
   TensorInfos tensors();
-  TensorInfo tensor() { return describe(next()); }
+  TensorInfo tensor() { return read(next()); }
   std::optional<TensorInfo> optional_tensor();
   std::vector<double> floats();
   std::vector<int64_t> ints();
@@ -39,8 +32,7 @@ class Source {
   ptrdiff_t size_of(PyObject* list) const;
   double as_number(PyObject* object) const;
   int64_t as_integer(PyObject* object) const;
-  TensorInfo describe(PyObject* object) const;
-  bool is_plain(PyObject* object) const;
+  TensorInfo read(PyObject* object) const;
   bool is_negated(PyObject* object) const;
 
   const Environment& env_;

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import zip_longest
-from typing import Any, ClassVar, cast, overload
+from typing import Any, ClassVar, ParamSpec, TypeVar, cast, overload
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch.optim.optimizer import ParamsT
 
 from momentum.optim import _checkpoint
 from momentum.optim._formats import quantised_formats
+from momentum.optim._hooks import hook_step
 from momentum.optim._launch import Launch, Member, Settings
 from momentum.optim._options import (
     COMMON_DEFAULTS,
@@ -30,6 +31,9 @@ from momentum.optim._reset import ResettableOptimizer
 from momentum.optim._rule import Rule
 from momentum.optim._states import fill_state
 from momentum.optim._totals import share
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class FusedOptimizer(ResettableOptimizer):
@@ -88,6 +92,11 @@ class FusedOptimizer(ResettableOptimizer):
         self._plans: dict[Tensor | None, Plan] = {}
         self._swapped = False
         super().__init__(params, {**COMMON_DEFAULTS, "state_format": self._state_format, **options, **defaults})
+
+    @staticmethod
+    def profile_hook_step(func: Callable[P, R]) -> Callable[P, R]:
+        """Return :meth:`step` with its hooks; torch's base calls this."""
+        return hook_step(func)
 
     # What a subclass says about its rule.
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from momentum import _ops
+from momentum._objects import are_elements, fetch
 from momentum.enums import Cautious, Residual, Rounding
 from momentum.optim import _sharding
 from momentum.optim._options import SCALE, check_rates
@@ -149,7 +150,6 @@ class Launch:
         else:
             steps[:-1] = torch.tensor(counts)
         views = steps.unbind()
-        self._addresses = [view.data_ptr() for view in views[:-1]]
         for state, view in zip(self._states, views, strict=False):
             state["step"] = view
         self._steps = steps
@@ -183,6 +183,7 @@ class Launch:
         used. Only the step counts are held here, so it is checked that the user's are still the ones held.
         """
         params = self._params
+        fetch(params)
         grads = [grad for p in params if (grad := p.grad) is not None]
         if len(grads) != len(params):
             return None
@@ -191,8 +192,9 @@ class Launch:
         if self._shapes and [p.shape for p in params] != self._shapes:
             return None
         states = self._states
+        fetch(states)
         try:
-            if [state["step"].data_ptr() for state in states] != self._addresses:
+            if not are_elements([state["step"] for state in states], self._steps):
                 return None
             return [
                 grads,

@@ -6,12 +6,12 @@ what they were when the plan was made; parameters, gradients and states are read
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from operator import is_
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
+from momentum._objects import same_entries, same_items
 from momentum.optim._launch import Member, Settings
 from momentum.optim._options import Group
 
@@ -83,11 +83,11 @@ class Plan:
         """Return whether the plan still fits the optimizer, taking over numbers that were edited in the groups."""
         groups, state, entry = optimizer.param_groups, optimizer.state, self._entry
         if entry is None:
-            if not (_same(state.keys(), self._keys) and _same(state.values(), self._states)):
+            if not same_entries(state, self._keys, self._states):
                 return False
             if len(groups) != len(self._watches):
                 return False
-            if not all(_same(groups[i]["params"], watch.params) for i, watch in self._watches.items()):
+            if not all(same_items(groups[i]["params"], watch.params) for i, watch in self._watches.items()):
                 return False
         elif not _is_at(entry, groups) or state.get(entry.param) is not self._states[0]:
             return False
@@ -134,7 +134,7 @@ class _GroupWatch:
         self._keys, self._values = list(group.keys()), list(group.values())
 
     def holds(self, group: Group) -> bool:
-        return list(group) == self._keys and _same(group.values(), self._values)
+        return same_entries(group, self._keys, self._values)
 
     def edits(self, group: Group) -> set[str]:
         """Return the names of the options that were edited."""
@@ -155,10 +155,6 @@ def _partition(settings: dict[int, Settings]) -> dict[int, int]:
     """Return, for each group, which call it goes in."""
     numbers: dict[Any, int] = {}
     return {i: numbers.setdefault(s.key, len(numbers)) for i, s in settings.items()}
-
-
-def _same(now: Collection[Any], then: list[Any]) -> bool:
-    return len(now) == len(then) and all(map(is_, now, then))
 
 
 def _is_at(entry: Entry, groups: list[Group]) -> bool:
