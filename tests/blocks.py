@@ -18,10 +18,11 @@ U = UNIT[torch.float32]
 DECODE = 4
 
 # A number on its way to a code: the reciprocal of the scale and the product with it (2). Then it is compared with a threshold:
-# two numbers of 3 roundings each, their sum and half of it (4); or it is placed on the line of its decade: the factor on the
-# GPU three reciprocals of powers of five and two products, unit, 18, reciprocal and product (9), its product with x (1), the
-# offset of the line (1, of a number that is at most 8 x in the same units: 16/18 2^e parts for x >= 2^e / 9), the sum (1, of at
-# most 9 x). With 127 or 448 in place of the line: the product (1) and adding a half (1, of at most 1.5 x where that decides).
+# two numbers of 3 roundings each, their sum and half of it (4), and perhaps 2^-7 added to both, which makes at most four times
+# the least threshold of dynamic4 (8); or it is placed on the line of its decade: the factor on the GPU three reciprocals of
+# powers of five and two products, unit, 18, reciprocal and product (9), its product with x (1), the offset of the line (1, of a
+# number that is at most 8 x in the same units: 16/18 2^e parts for x >= 2^e / 9), the sum (1, of at most 9 x). With 127 or 448
+# in place of the line: the product (1) and adding a half (1, of at most 1.5 x where that decides).
 ENCODE = 2 + 9 + 1 + 8 + 9
 
 # A share of the way between two numbers: numbers of 3 roundings on either side, the differences, quotient, and its sum with the

@@ -30,9 +30,6 @@ void find_block_scales(const StateFormat& format, int n, const float* values, fo
 // The same out of the largest magnitudes of runs of elements, as bits and lane by lane; a block is a whole number of runs.
 void find_block_scales(const StateFormat& format, int n, int run, const Ints* most, formats::BlockScale* found);
 
-// What the 16 codes of a map of 4 bits stand for.
-const float* four_bit_values(formats::CodeMap map);
-
 // Stores codes and scales. `random` holds one word per element where the format rounds stochastically.
 void encode_blocks(const StateFormat& format, void* codes, void* scales, int64_t begin, int n, const float* values,
                    const formats::BlockScale* found, const uint32_t* random);

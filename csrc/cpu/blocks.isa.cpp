@@ -22,15 +22,13 @@ void store_code(CodeMap map, uint8_t* codes, int64_t i, uint32_t code) {
 }
 
 template <CodeMap kMap>
+using CodecOf = Codec<std::remove_cvref_t<decltype(kConstants<kMap>)>>;
+
+template <CodeMap kMap>
 void decode_run(const uint8_t* codes, float scale, int64_t begin, int n, float* __restrict out) {
   int i = 0;
-  // Below, the decoder's products of the scale and a decade's unit would not be normal numbers.
-  if (scale != scale || (scale > 0.0f && scale < 0x1p-96f)) {
-    for (; i < n; ++i) out[i] = formats::decode(kMap, load_code(kMap, codes, begin + i)) * scale;
-    return;
-  }
-  const Decoder<kMap> decoder(scale);
-  for (; i + kVector <= n; i += kVector) store(out + i, decoder(load_codes<kMap>(codes, begin + i)));
+  const typename CodecOf<kMap>::Decoder decoder(kConstants<kMap>, scale);
+  for (; i + kVector <= n; i += kVector) store(out + i, decoder(load_codes<formats::code_bits(kMap)>(codes, begin + i)));
   if (i == n) return;
   int32_t rest[kVector] = {};
   for (int j = 0; i + j < n; ++j) rest[j] = int32_t(load_code(kMap, codes, begin + i + j));
@@ -58,17 +56,18 @@ uint32_t absmax_bits(const float* values, int n) {
 template <CodeMap kMap>
 void encode_run(uint8_t* codes, const BlockScale& scale, int64_t begin, int n, const float* values, const uint32_t* random) {
   constexpr bool kBytes = formats::code_bits(kMap) == 8;
-  const float factor = scale.inverse * kUnits<kMap>;  // read before the codes are written, which might be anything
-  if (random == nullptr && scale.scale == scale.scale && scale.before == 1.0f) {
+  const float factor = scale.inverse * kConstants<kMap>.units;  // read before the codes are written, which might be anything
+  if (random == nullptr && scale.is_regular()) {
     uint8_t* to = codes + (kBytes ? begin : begin >> 1);
     int i = 0;
-    for (; i + kGroup <= n; i += kGroup, to += kBytes ? kGroup : kGroup / 2) encode_group<kMap>(to, values + i, factor);
+    for (; i + kGroup <= n; i += kGroup, to += kBytes ? kGroup : kGroup / 2)
+      encode_group(kConstants<kMap>, to, values + i, factor);
     if (i == n) return;
     float rest[kGroup] = {};
     uint8_t bytes[kGroup];
     const int count = n - i;
     std::memcpy(rest, values + i, size_t(count) * sizeof(float));
-    encode_group<kMap>(bytes, rest, factor);
+    encode_group(kConstants<kMap>, bytes, rest, factor);
     if (!kBytes && (count & 1) != 0) bytes[count >> 1] &= 15;  // the last byte has one code
     std::memcpy(to, bytes, size_t(kBytes ? count : (count + 1) >> 1));
     return;
@@ -191,17 +190,6 @@ void find_block_scales(const StateFormat& format, int n, int run, const Ints* mo
     for (int j = run; j < format.block && i + j < n; j += run, ++most) largest = *most > largest ? *most : largest;
     *found++ = formats::make_scale(uint32_t(largest_of(largest)), format.scale_dtype);
   }
-}
-
-const float* four_bit_values(CodeMap map) {
-  const float* values = nullptr;
-  with_map(map, [&]<CodeMap kMap>() {
-    if constexpr (formats::code_bits(kMap) == 4) {
-      static constexpr FourBits<kMap> kTable;
-      values = kTable.values;
-    }
-  });
-  return values;
 }
 
 void encode_blocks(const StateFormat& format, void* codes, void* scales, int64_t begin, int n, const float* values,

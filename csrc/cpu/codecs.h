@@ -9,200 +9,284 @@ namespace momentum::cpu::MOMENTUM_ISA {
 
 using formats::CodeMap;
 
-// Maps of 4 bits: values and thresholds in one register each; the nearest code by binary search.
-template <CodeMap kMap>
+// The constants of the maps of 4 bits: values and thresholds in one register each; the nearest code by binary search. For the
+// signed map that is symmetric, AVX-512 has a shorter way.
 struct FourBits {
+  float units = 1;      // numbers in [-1, 1] are multiplied by this before `nearest`
+  bool linear = false;  // rounded, not searched
   alignas(64) float values[16] = {};
   // What a number is compared with at each step of the search, by the codes that are still possible.
   float middle = 0;
   alignas(64) float eighths[16] = {};
   alignas(64) float quarters[16] = {};
   alignas(64) float halves[16] = {};
+  // By the quarter of a binade of |x| + kShift, the last quarter ending at 2: what makes the magnitude of its bits from
+  // kQuarter on when added, with a carry where |x| is above the threshold in it; no quarter has two.
+  static constexpr float kShift = 0x1p-7f;
+  static constexpr int kQuarter = 21;
+  bool in_quarters = false;
+  int zero = 0;  // of the magnitudes; added to `nearest`
+  alignas(64) int32_t to_magnitude[32] = {};
 
-  constexpr FourBits() {
+  constexpr explicit FourBits(CodeMap map) : units(map == CodeMap::kLinear4 ? 16.0f : 1.0f), linear(map == CodeMap::kLinear4) {
     float above[16] = {};  // [i]: between codes i and i + 1
-    for (int i = 0; i < 16; ++i) values[i] = formats::decode(kMap, uint32_t(i));
+    for (int i = 0; i < 16; ++i) values[i] = formats::decode(map, uint32_t(i));
     for (int i = 0; i < 15; ++i) above[i] = 0.5f * (values[i] + values[i + 1]);
     middle = above[7];
     for (int i = 0; i < 16; i += 8) eighths[i] = above[i + 3];
     for (int i = 0; i < 16; i += 4) quarters[i] = above[i + 1];
     for (int i = 0; i < 16; i += 2) halves[i] = above[i];
+#if defined(__AVX512F__)
+    if (map != CodeMap::kDynamic4) return;
+    in_quarters = true;
+    zero = formats::dynamic::zero(map);
+    const int32_t least = bit_cast<int32_t>(kShift) >> kQuarter;
+    for (int i = zero; i < 15; ++i) {
+      const int32_t bits = bit_cast<int32_t>(above[i] + kShift);
+      const int32_t quarter = (bits >> kQuarter) - least;
+      to_magnitude[quarter] += (1 << kQuarter) - 1 - (bits & ((1 << kQuarter) - 1));
+      for (int j = quarter + 1; j < 32; ++j) to_magnitude[j] += 1 << kQuarter;
+    }
+    for (int j = 0; j < 32; ++j) to_magnitude[j] -= (least + j) * (1 << kQuarter);
+#endif
   }
 };
 
-// The constants of a dynamic map of 8 bits, by decade. Decade `first - 1` is zero.
-template <CodeMap kMap>
-struct Decades {
-  static constexpr int kTop = formats::dynamic::top(kMap);
-  static constexpr int kFirst = formats::is_unsigned(kMap) ? 1 : 0;
-  static constexpr int kCount = kTop + 2 - kFirst;  // thresholds
-
-  float thresholds[kCount] = {};
-  // By the number of thresholds a magnitude is above: its line, and the last magnitude of its decade. A decade's first
-  // magnitude needs no such bound: a threshold is only 0.3 of the line's unit below it.
+// The constants of the dynamic maps of 8 bits. Both are read and written by the same instructions, signed numbers among them.
+struct DynamicBytes {
+  static constexpr float units = 1;
+  // A code c stands for magnitude 256 (c / 256 + shift), negative ones for negative numbers, and is what is stored of magnitude
+  // m as m + zero.
+  float shift = 0;
+  int zero = 0;
+  // By the decade, as the exponent of magnitude / 256 shows it: 119 + e. Entry 0 is for the number 0.
+  alignas(64) float unit[16] = {};
+  alignas(64) float bias[16] = {};
+  // By the decade of a number, as 126 + e: its line, and what the magnitude stays below. A decade's first magnitude needs no
+  // such bound: a threshold is only 0.3 of the line's unit below it. Where e is one less than the first decade's there is only
+  // zero.
   alignas(64) float factor[16] = {};
   alignas(64) float offset[16] = {};
-  alignas(64) int32_t high[16] = {};
-  // By the decade, as the exponent of a float shows it: (127 + e) % 16.
-  alignas(64) float scale[16] = {};
-  alignas(64) float bias[16] = {};
-  // By the binade of a magnitude, the last but one ending at 1: the threshold in it, and how many lie below.
-  alignas(64) float in_binade[32] = {};
-  alignas(64) int32_t below_binade[32] = {};
+  alignas(64) float high[16] = {};
+  // By the binade of a number, the last but one ending at 1: what makes 126 + e of its bits' exponent when added, with a carry
+  // where the number is above the threshold in its binade.
+  alignas(64) int32_t to_decade[32] = {};
+  int first = 0, thresholds = 0;
+  float threshold[16] = {};  // the lower bound of decade first + i
 
-  constexpr Decades() {
-    high[0] = kFirst;
-    offset[0] = float(kFirst);
-    for (int i = 0; i < kCount; ++i) {
-      const int e = kFirst + i;
-      thresholds[i] = formats::dynamic::threshold(e, kTop, i == 0);
-      const bool alone = e > kTop;  // the last magnitude, whatever the number
-      factor[i + 1] = alone ? 0.0f : formats::dynamic::line_factor(e, kTop);
-      offset[i + 1] = alone ? float(1 << e) : formats::dynamic::line_offset(e);
-      high[i + 1] = alone ? 1 << e : (2 << e) - 1;
+  constexpr explicit DynamicBytes(CodeMap map) {
+    const int top = formats::dynamic::top(map);
+    first = formats::is_unsigned(map) ? 1 : 0;
+    zero = formats::is_unsigned(map) ? -1 : formats::dynamic::zero(map);
+    shift = float(-zero) * 0x1p-8f;
+    thresholds = top + 2 - first;
+    for (int e = first; e <= top; ++e) {
+      unit[(119 + e) % 16] = formats::dynamic::power_of_five(e) * formats::dynamic::unit(top);
+      bias[(119 + e) % 16] = float(9 - (16 << e));
     }
-    for (int e = 0; e <= kTop; ++e) {
-      scale[(127 + e) % 16] = formats::dynamic::power_of_five(e) * formats::dynamic::unit(kTop);
-      bias[(127 + e) % 16] = float(9 - (16 << e));
+    unit[(120 + top) % 16] = 1.0f;  // the last magnitude alone: its value is exactly 1
+    bias[(120 + top) % 16] = float(1 - 18 * (2 << top));
+    for (int e = first - 1; e <= top + 1; ++e) {
+      const bool none = (e < first);
+      const bool alone = (e > top);  // one magnitude, whatever the number
+      if (!none) threshold[e - first] = formats::dynamic::threshold(e, top, e == first);
+      factor[(126 + e) % 16] = none ? 0.0f : alone ? float(1 << e) : formats::dynamic::line_factor(e, top);
+      offset[(126 + e) % 16] = 0.5f * formats::dynamic::line_offset(e + 1);
+      high[(126 + e) % 16] = alone ? float(1 << e) + 0.5f : float(1 << (e + 1)) - 0.5f;
     }
-    scale[(128 + kTop) % 16] = 1.0f;  // the last magnitude alone: its value is exactly 1
-    bias[(128 + kTop) % 16] = float(1 - 18 * (2 << kTop));
     float begin = 1.0f;
     for (int i = 31; i >= 0; --i, begin *= 0.5f) {
-      in_binade[i] = 4.0f;  // none
-      for (int j = 0; j < kCount; ++j) {
-        if (thresholds[j] < begin) ++below_binade[i];
-        if (thresholds[j] >= begin && thresholds[j] < 2 * begin) in_binade[i] = thresholds[j];
+      int e = first - 1;
+      float inside = 0.0f;
+      for (int j = 0; j < thresholds; ++j) {
+        if (threshold[j] < begin) ++e;
+        if (threshold[j] >= begin && threshold[j] < 2 * begin) inside = threshold[j];
       }
+      const int32_t last = bit_cast<int32_t>(inside) & 0x7fffff;
+      to_decade[i] = (126 + e - (96 + i)) * (1 << 23) + (inside > 0.0f ? 0x7fffff - last : 0);
     }
   }
 };
 
-// How many thresholds lie below each of the magnitudes, which are at least kTiny.
+// Numbers closer to zero than any threshold.
 constexpr float kTiny = 0x1p-31f;
 
-template <CodeMap kMap>
-inline Ints thresholds_below(Floats a) {
-  static constexpr Decades<kMap> kTable;
+// The magnitudes nearest to numbers, with their signs, also for unsigned maps, of which magnitudes below 1 stand for zero.
+inline Ints nearest(const DynamicBytes& table, Floats x) {
 #if defined(__AVX512F__)
-  const Ints binade = as_ints(a) >> 23;  // the low five bits of an index count, and are 0 at kTiny
-  const Floats threshold = __builtin_shuffle(load<Floats>(kTable.in_binade), load<Floats>(kTable.in_binade + 16), binade);
-  const Ints below = __builtin_shuffle(load<Ints>(kTable.below_binade), load<Ints>(kTable.below_binade + 16), binade);
-  return count_where_above(below, a, threshold);
+  x = larger_magnitude(x, kTiny);
+  const Ints binade = as_ints(x) >> 23;  // the low five bits of an index count
+  const Ints decade = as_ints(x) + __builtin_shuffle(load<Ints>(table.to_decade), load<Ints>(table.to_decade + 16), binade);
+  const Ints index = decade >> 23;
+  // 16 2^e / 18 with the sign of x, its exponent and sign taken from `decade`.
+  const Floats offset = as_floats((decade & int32_t(0xff800000)) | 0x638e39);
+  const Floats line = lookup(load_table<Floats>(table.factor), index) * x + offset;
+  return __builtin_convertvector(smaller_magnitude(line, lookup(load_table<Floats>(table.high), index)), Ints);
 #else
-  Ints below = {};
-  for (int i = 0; i < kTable.kCount; ++i) below -= a > kTable.thresholds[i];
-  return below;
+  const Floats a = magnitude(x);
+  Ints index = Ints{} + (125 + table.first);
+  for (int i = 0; i < table.thresholds; ++i) index -= a > table.threshold[i];
+  const Floats line = lookup(load_table<Floats>(table.factor), index) * a + lookup(load_table<Floats>(table.offset), index);
+  const Floats high = lookup(load_table<Floats>(table.high), index);
+  return with_sign_of(__builtin_convertvector(line > high ? high : line, Ints), x);
 #endif
 }
 
-template <CodeMap kMap>
-inline Ints nearest_magnitude(Floats a) {
-  static constexpr Decades<kMap> kTable;
-  const Ints above = thresholds_below<kMap>(a);
-  const Floats line = lookup(load_table<Floats>(kTable.factor), above) * a + lookup(load_table<Floats>(kTable.offset), above);
-  const Ints m = __builtin_convertvector(line, Ints), high = lookup(load_table<Ints>(kTable.high), above);
-  return m > high ? high : m;
-}
-
-// From codes to numbers, for one block whose scale is 0, or not NaN and at least 2^-96.
-template <CodeMap kMap>
-class Decoder {
+// From codes of such a map to numbers, for one block. All products but the last are normal numbers, whatever the scale.
+class DynamicBytesDecoder {
  public:
-  explicit Decoder(float scale) : scale_(scale) {
-    if constexpr (kIsTable) {
-      static constexpr FourBits<kMap> kTable;
-      table_ = load_table<Floats>(kTable.values) * scale;
-    } else if constexpr (formats::is_dynamic(kMap)) {
-      static constexpr Decades<kMap> kTable;
-      table_ = load_table<Floats>(kTable.scale) * scale;
-    }
+  DynamicBytesDecoder() = default;
+  DynamicBytesDecoder(const DynamicBytes& table, float scale) : shift_(table.shift) {
+    const float down = scale < 0x1p-60f ? 0x1p-60f : 1.0f;
+    slope_ = 18.0f * 256.0f * down;
+    bias_ = load_table<Floats>(table.bias) * down;
+    unit_ = load_table<Floats>(table.unit) * (down < 1.0f ? scale * 0x1p60f : scale);
   }
 
   Floats operator()(Ints code) const {
-    if constexpr (kIsTable) {
-      return lookup(table_, code);
-    } else if constexpr (kMap == CodeMap::kLinear8) {
-      return __builtin_convertvector((code << 24) >> 24, Floats) * (1.0f / 127.0f) * scale_;
-    } else if constexpr (kMap == CodeMap::kFloat8) {
-      const Ints m = code & 0x7f;
-      const Floats finite = as_floats(m << 20) * 0x1p120f;
-      const Floats value = m == 0x7f ? as_floats(Ints{} + 0x7fc00000) : finite;
-      return as_floats(as_ints(value) | ((code & 0x80) << 24)) * (1.0f / formats::float8::kLargest) * scale_;
-    } else if constexpr (formats::is_unsigned(kMap)) {
-      return as_floats(as_ints(value(code + 1)) & (code != 0));
-    } else {
-      const Ints steps = code - formats::dynamic::zero(kMap);
-      const Ints m = steps < 0 ? -steps : steps;
-      const Ints bits = as_ints(value(m)) & (m != 0);
-      return as_floats(bits | (steps & int32_t(0x80000000)));
-    }
+    const Floats number = __builtin_convertvector(code, Floats) * 0x1p-8f + shift_;  // exact
+    const Ints decade = as_ints(number) >> 23;
+    return (slope_ * number + flip_sign(lookup(bias_, decade), number)) * lookup(unit_, decade);
   }
 
  private:
-  static constexpr bool kIsTable = formats::code_bits(kMap) == 4;
+  float shift_ = 0, slope_ = 0;
+  Table<Floats> bias_ = {}, unit_ = {};
+};
 
-  // m >= 1, or any number where the result is not used.
-  Floats value(Ints m) const {
-    static constexpr Decades<kMap> kTable;
-    const Floats number = __builtin_convertvector(m, Floats);
-    const Ints decade = as_ints(number) >> 23;
-    return (18.0f * number + lookup(load_table<Floats>(kTable.bias), decade)) * lookup(table_, decade);
+class FourBitsDecoder {
+ public:
+  FourBitsDecoder() = default;
+  FourBitsDecoder(const FourBits& table, float scale) : values_(load_table<Floats>(table.values) * scale) {}
+
+  Floats operator()(Ints code) const { return lookup(values_, code); }
+
+ private:
+  Table<Floats> values_ = {};
+};
+
+inline Ints nearest(const FourBits& table, Floats x) {
+  if (table.linear) return round_to_int(at_most(x - 1.0f, 15.0f));
+#if defined(__AVX512F__)
+  if (table.in_quarters) {
+    // The sum's rounding is below a unit in the last place of 8 |x| where |x| is near a threshold.
+    const Ints bits = as_ints(magnitude(x) + table.kShift), quarter = bits >> table.kQuarter;
+    const Ints offset = __builtin_shuffle(load<Ints>(table.to_magnitude), load<Ints>(table.to_magnitude + 16), quarter);
+    return with_sign_of((bits + offset) >> table.kQuarter, x);
   }
+#endif
+  Ints code = set_where_above(Ints{}, x, Floats{} + table.middle, 8);
+  code = set_where_above(code, x, lookup(load_table<Floats>(table.eighths), code), 4);
+  code = set_where_above(code, x, lookup(load_table<Floats>(table.quarters), code), 2);
+  return set_where_above(code, x, lookup(load_table<Floats>(table.halves), code), 1);
+}
 
-  Table<Floats> table_ = {};
+struct LinearBytes {
+  static constexpr float units = 127;
+  static constexpr int zero = 0;
+};
+
+class LinearBytesDecoder {
+ public:
+  LinearBytesDecoder(LinearBytes, float scale) : scale_(scale) {}
+
+  Floats operator()(Ints code) const { return __builtin_convertvector((code << 24) >> 24, Floats) * (1.0f / 127.0f) * scale_; }
+
+ private:
   float scale_;
 };
 
-// What numbers in [-1, 1] are multiplied by before `nearest`, so that the scale and it are one factor.
-template <CodeMap kMap>
-constexpr float kUnits = kMap == CodeMap::kLinear4   ? 16.0f
-                         : kMap == CodeMap::kLinear8 ? 127.0f
-                         : kMap == CodeMap::kFloat8  ? formats::float8::kLargest
-                                                     : 1.0f;
+inline Ints nearest(LinearBytes, Floats x) { return round_to_int(at_most(at_least(x, -127.0f), 127.0f)) & 0xff; }
 
-// From such numbers to codes, of which negative ones mean 0. The numbers may be up to 1.5 times larger where a block's scale
-// was rounded to a subnormal float16.
+struct FloatBytes {
+  static constexpr float units = formats::float8::kLargest;
+  static constexpr int zero = 0;
+};
+
+class FloatBytesDecoder {
+ public:
+  FloatBytesDecoder(FloatBytes, float scale) : scale_(scale) {}
+
+  Floats operator()(Ints code) const {
+    const Ints m = code & 0x7f;
+    const Floats finite = as_floats(m << 20) * 0x1p120f;
+    const Floats value = m == 0x7f ? as_floats(Ints{} + 0x7fc00000) : finite;
+    return as_floats(as_ints(value) | ((code & 0x80) << 24)) * (1.0f / formats::float8::kLargest) * scale_;
+  }
+
+ private:
+  float scale_;
+};
+
+inline Ints nearest(FloatBytes, Floats x) {
+  const Ints u = as_ints(x);
+  const Ints m = u & 0x7fffffff;
+  const Ints subnormal = as_ints(as_floats(m) + 16384.0f) - 0x46800000;
+  const Ints normal = (m - 0x3c000000 + 0x7ffff + ((m >> 20) & 1)) >> 20;
+  Ints code = m < 0x3c800000 ? subnormal : normal;
+  code = m >= 0x43e00000 ? Ints{} + 0x7e : code;
+  return code | ((u >> 24) & 0x80);
+}
+
+// The constants of a map.
 template <CodeMap kMap>
-inline Ints nearest(Floats x) {
-  if constexpr (kMap == CodeMap::kLinear4) {
-    return round_to_int(at_most(x - 1.0f, 15.0f));
-  } else if constexpr (formats::code_bits(kMap) == 4) {
-    static constexpr FourBits<kMap> kTable;
-    Ints code = set_where_above(Ints{}, x, Floats{} + kTable.middle, 8);
-    code = set_where_above(code, x, lookup(load_table<Floats>(kTable.eighths), code), 4);
-    code = set_where_above(code, x, lookup(load_table<Floats>(kTable.quarters), code), 2);
-    return set_where_above(code, x, lookup(load_table<Floats>(kTable.halves), code), 1);
+constexpr auto make_constants() {
+  if constexpr (formats::code_bits(kMap) == 4) {
+    return FourBits(kMap);
+  } else if constexpr (formats::is_dynamic(kMap)) {
+    return DynamicBytes(kMap);
   } else if constexpr (kMap == CodeMap::kLinear8) {
-    return round_to_int(at_most(at_least(x, -127.0f), 127.0f)) & 0xff;
-  } else if constexpr (kMap == CodeMap::kFloat8) {
-    const Ints u = as_ints(x);
-    const Ints m = u & 0x7fffffff;
-    const Ints subnormal = as_ints(as_floats(m) + 16384.0f) - 0x46800000;
-    const Ints normal = (m - 0x3c000000 + 0x7ffff + ((m >> 20) & 1)) >> 20;
-    Ints code = m < 0x3c800000 ? subnormal : normal;
-    code = m >= 0x43e00000 ? Ints{} + 0x7e : code;
-    return code | ((u >> 24) & 0x80);
-  } else if constexpr (formats::is_unsigned(kMap)) {
-    return nearest_magnitude<kMap>(at_least(x, kTiny)) - 1;
+    return LinearBytes();
   } else {
-    // -1 has no code of its own: it becomes negative.
-    return formats::dynamic::zero(kMap) + with_sign_of(nearest_magnitude<kMap>(magnitude_at_least(x, kTiny)), x);
+    static_assert(kMap == CodeMap::kFloat8);
+    return FloatBytes();
   }
 }
-
 template <CodeMap kMap>
+inline constexpr auto kConstants = make_constants<kMap>();
+
+// What goes with each kind of constants.
+template <class Constants>
+struct Codec;
+template <>
+struct Codec<FourBits> {
+  using Decoder = FourBitsDecoder;
+  static constexpr int kBits = 4;
+};
+template <>
+struct Codec<DynamicBytes> {
+  using Decoder = DynamicBytesDecoder;
+  static constexpr int kBits = 8;
+};
+template <>
+struct Codec<LinearBytes> {
+  using Decoder = LinearBytesDecoder;
+  static constexpr int kBits = 8;
+};
+template <>
+struct Codec<FloatBytes> {
+  using Decoder = FloatBytesDecoder;
+  static constexpr int kBits = 8;
+};
+
+// Codes i .. i + kVector, where i is even.
+template <int kBits>
 inline Ints load_codes(const uint8_t* codes, int64_t i) {
-  return formats::code_bits(kMap) == 8 ? load_bytes(codes + i) : load_nibbles(codes + (i >> 1));
+  return kBits == 8 ? load_bytes(codes + i) : load_nibbles(codes + (i >> 1));
 }
 
-// The codes of a group.
-template <CodeMap kMap>
-inline void encode_group(uint8_t* codes, const float* values, float factor) {
+// The codes of a group of numbers, which `factor` brings to `units` times [-1, 1]; up to 1.5 times that where a block's scale
+// was rounded to a subnormal float16.
+template <class Constants>
+inline void encode_group(const Constants& constants, uint8_t* codes, const float* values, float factor) {
   Ints code[kGroupVectors];
 #pragma GCC unroll 16
-  for (int j = 0; j < kGroupVectors; ++j) code[j] = nearest<kMap>(load<Floats>(values + j * kVector) * factor);
-  formats::code_bits(kMap) == 8 ? store_bytes(codes, code) : store_nibbles(codes, code);
+  for (int j = 0; j < kGroupVectors; ++j) code[j] = nearest(constants, load<Floats>(values + j * kVector) * factor);
+  if constexpr (Codec<Constants>::kBits == 8) {
+    store_bytes(codes, code, constants.zero);
+  } else {
+    store_nibbles(codes, code, constants.zero);
+  }
 }
 
 }  // namespace momentum::cpu::MOMENTUM_ISA

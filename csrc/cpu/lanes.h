@@ -41,6 +41,8 @@ static inline void store(Item* to, const Vector& v) {
 static inline Floats as_floats(Ints v) { return reinterpret_cast<Floats>(v); }
 static inline Ints as_ints(Floats v) { return reinterpret_cast<Ints>(v); }
 static inline Floats magnitude(Floats x) { return as_floats(as_ints(x) & 0x7fffffff); }
+// x, negated where y is negative.
+static inline Floats flip_sign(Floats x, Floats y) { return as_floats(as_ints(x) ^ (as_ints(y) & int32_t(0x80000000))); }
 static inline int32_t largest_of(Ints v) {
   Ints lane;
   for (int i = 0; i < kVector; ++i) lane[i] = i;
@@ -77,13 +79,12 @@ inline constexpr int kGroupVectors = kGroup / kVector;
 // For each instruction set:
 //   lookup             entry `index` of a table of 16, lane by lane; only the low four bits of an index count
 //   at_least, at_most  the larger and the smaller of each number and one bound; not for NaN
-//   magnitude_at_least the same of |x|
+//   larger_magnitude, smaller_magnitude  the one of each number and a bound, with the sign of the number (AVX-512 only)
 //   set_where_above    v, with `bit` set where a > b
-//   count_where_above  v, one more where a > b
 //   with_sign_of       v, negated where x is negative
 //   round_to_int       to nearest, ties to even
 //   load_bytes, load_nibbles    codes as integers; of nibbles only the low four bits count
-//   store_bytes, store_nibbles  a group of integers as codes; negative ones become 0
+//   store_bytes, store_nibbles  a group of integers plus `zero` as codes; negative ones become 0, bytes above 255 that
 // Bytes are widened by intrinsics, the masked ones of AVX-512, because GCC 12 takes the undefined operand of the others for a
 // mistake.
 #if defined(__AVX512F__)
@@ -102,18 +103,18 @@ static inline Floats at_least(Floats x, float bound) {
 static inline Floats at_most(Floats x, float bound) {
   return reinterpret_cast<Floats>(_mm512_maskz_min_ps(0xffff, raw(x), _mm512_set1_ps(bound)));
 }
-static inline Floats magnitude_at_least(Floats x, float bound) {
-  constexpr int kLargerMagnitudeWithoutSign = 0b1011;
-  return reinterpret_cast<Floats>(_mm512_maskz_range_ps(0xffff, raw(x), _mm512_set1_ps(bound), kLargerMagnitudeWithoutSign));
+static inline Floats larger_magnitude(Floats x, float bound) {
+  constexpr int kLargerWithSignOfFirst = 0b0011;
+  return reinterpret_cast<Floats>(_mm512_maskz_range_ps(0xffff, raw(x), _mm512_set1_ps(bound), kLargerWithSignOfFirst));
+}
+static inline Floats smaller_magnitude(Floats x, Floats bound) {
+  constexpr int kSmallerWithSignOfFirst = 0b0010;
+  return reinterpret_cast<Floats>(_mm512_maskz_range_ps(0xffff, raw(x), raw(bound), kSmallerWithSignOfFirst));
 }
 
 static inline Ints set_where_above(Ints v, Floats a, Floats b, int bit) {
   const __mmask16 above = _mm512_cmp_ps_mask(raw(a), raw(b), _CMP_GT_OQ);
   return reinterpret_cast<Ints>(_mm512_mask_or_epi32(raw(v), above, raw(v), _mm512_set1_epi32(bit)));
-}
-static inline Ints count_where_above(Ints v, Floats a, Floats b) {
-  const __mmask16 above = _mm512_cmp_ps_mask(raw(a), raw(b), _CMP_GT_OQ);
-  return reinterpret_cast<Ints>(_mm512_mask_add_epi32(raw(v), above, raw(v), _mm512_set1_epi32(1)));
 }
 static inline Ints with_sign_of(Ints v, Floats x) {
   const __mmask16 negative = _mm512_movepi32_mask(raw(as_ints(x)));
@@ -126,20 +127,22 @@ static inline Ints load_bytes(const uint8_t* from) {
   return reinterpret_cast<Ints>(_mm512_maskz_cvtepu8_epi32(0xffff, load<__m128i>(from)));
 }
 // The bytes of a group in order. Packing takes four from each vector at a time.
-static inline __m512i narrow(const Ints* v) {
-  const __m512i low = _mm512_maskz_packus_epi32(~0u, raw(v[0]), raw(v[1]));
-  const __m512i high = _mm512_maskz_packus_epi32(~0u, raw(v[2]), raw(v[3]));
+static inline __m512i narrow(const Ints* v, int zero) {
+  const __m512i low = _mm512_maskz_packs_epi32(~0u, raw(v[0]), raw(v[1])), base = _mm512_set1_epi16(int16_t(zero));
+  const __m512i high = _mm512_maskz_packs_epi32(~0u, raw(v[2]), raw(v[3]));
   const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-  return _mm512_maskz_permutexvar_epi32(0xffff, order, _mm512_maskz_packus_epi16(~uint64_t(0), low, high));
+  const __m512i bytes =
+      _mm512_maskz_packus_epi16(~uint64_t(0), _mm512_maskz_add_epi16(~0u, low, base), _mm512_maskz_add_epi16(~0u, high, base));
+  return _mm512_maskz_permutexvar_epi32(0xffff, order, bytes);
 }
-static inline void store_bytes(uint8_t* to, const Ints* v) { store(to, narrow(v)); }
+static inline void store_bytes(uint8_t* to, const Ints* v, int zero) { store(to, narrow(v, zero)); }
 // The first of two numbers in the low half of a byte. Bits above the fourth are arbitrary.
 static inline Ints load_nibbles(const uint8_t* from) {
   const __m512i both = _mm512_maskz_cvtepu8_epi64(0xff, _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
   return reinterpret_cast<Ints>(_mm512_or_epi64(both, _mm512_maskz_slli_epi64(0xff, both, 28)));
 }
-static inline void store_nibbles(uint8_t* to, const Ints* v) {
-  const __m512i pairs = _mm512_maskz_maddubs_epi16(~0u, narrow(v), _mm512_set1_epi16(1 | (16 << 8)));
+static inline void store_nibbles(uint8_t* to, const Ints* v, int zero) {
+  const __m512i pairs = _mm512_maskz_maddubs_epi16(~0u, narrow(v, zero), _mm512_set1_epi16(1 | (16 << 8)));
   store(to, _mm512_maskz_cvtepi16_epi8(~0u, pairs));
 }
 
@@ -164,10 +167,8 @@ static inline Floats at_least(Floats x, float bound) {
 static inline Floats at_most(Floats x, float bound) {
   return reinterpret_cast<Floats>(_mm256_min_ps(raw(x), _mm256_set1_ps(bound)));
 }
-static inline Floats magnitude_at_least(Floats x, float bound) { return at_least(magnitude(x), bound); }
 
 static inline Ints set_where_above(Ints v, Floats a, Floats b, int bit) { return v | ((a > b) & bit); }
-static inline Ints count_where_above(Ints v, Floats a, Floats b) { return v - (a > b); }
 static inline Ints with_sign_of(Ints v, Floats x) {
   const Ints negative = as_ints(x) >> 31;
   return (v ^ negative) - negative;
@@ -179,21 +180,23 @@ static inline Ints load_bytes(const uint8_t* from) {
   return reinterpret_cast<Ints>(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
 }
 // Packing takes four integers from each vector at a time.
-static inline __m256i narrow(const Ints* v) {
-  const __m256i low = _mm256_packus_epi32(raw(v[0]), raw(v[1])), high = _mm256_packus_epi32(raw(v[2]), raw(v[3]));
-  return _mm256_permutevar8x32_epi32(_mm256_packus_epi16(low, high), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+static inline __m256i narrow(const Ints* v, int zero) {
+  const __m256i low = _mm256_packs_epi32(raw(v[0]), raw(v[1])), high = _mm256_packs_epi32(raw(v[2]), raw(v[3]));
+  const __m256i base = _mm256_set1_epi16(int16_t(zero));
+  const __m256i bytes = _mm256_packus_epi16(_mm256_add_epi16(low, base), _mm256_add_epi16(high, base));
+  return _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
 }
-static inline void store_bytes(uint8_t* to, const Ints* v) {
-  store(to, narrow(v));
-  store(to + 32, narrow(v + 4));
+static inline void store_bytes(uint8_t* to, const Ints* v, int zero) {
+  store(to, narrow(v, zero));
+  store(to + 32, narrow(v + 4, zero));
 }
 static inline Ints load_nibbles(const uint8_t* from) {
   const __m256i both = _mm256_cvtepu8_epi64(_mm_cvtsi32_si128(load<int>(from)));
   return reinterpret_cast<Ints>(_mm256_or_si256(both, _mm256_slli_epi64(both, 28)));
 }
-static inline void store_nibbles(uint8_t* to, const Ints* v) {
+static inline void store_nibbles(uint8_t* to, const Ints* v, int zero) {
   const __m256i first = _mm256_set1_epi16(1 | (16 << 8));
-  const __m256i low = _mm256_maddubs_epi16(narrow(v), first), high = _mm256_maddubs_epi16(narrow(v + 4), first);
+  const __m256i low = _mm256_maddubs_epi16(narrow(v, zero), first), high = _mm256_maddubs_epi16(narrow(v + 4, zero), first);
   // Packing takes eight from each at a time.
   store(to, _mm256_permute4x64_epi64(_mm256_packus_epi16(low, high), 0b11011000));
 }
@@ -211,10 +214,8 @@ static inline Vector lookup(const Table<Vector>& table, Ints index) {
 
 static inline Floats at_least(Floats x, float bound) { return x < bound ? Floats{} + bound : x; }
 static inline Floats at_most(Floats x, float bound) { return x > bound ? Floats{} + bound : x; }
-static inline Floats magnitude_at_least(Floats x, float bound) { return at_least(magnitude(x), bound); }
 
 static inline Ints set_where_above(Ints v, Floats a, Floats b, int bit) { return v | ((a > b) & bit); }
-static inline Ints count_where_above(Ints v, Floats a, Floats b) { return v - (a > b); }
 static inline Ints with_sign_of(Ints v, Floats x) {
   const Ints negative = as_ints(x) >> 31;
   return (v ^ negative) - negative;
@@ -231,17 +232,20 @@ static inline Ints load_bytes(const uint8_t* from) {
   for (int i = 0; i < kVector; ++i) v[i] = from[i];
   return v;
 }
-static inline void store_bytes(uint8_t* to, const Ints* v) {
-  for (int i = 0; i < kGroup; ++i) to[i] = uint8_t(v[i / kVector][i % kVector] < 0 ? 0 : v[i / kVector][i % kVector]);
+static inline void store_bytes(uint8_t* to, const Ints* v, int zero) {
+  for (int i = 0; i < kGroup; ++i) {
+    const int32_t code = v[i / kVector][i % kVector] + zero;
+    to[i] = uint8_t(code < 0 ? 0 : code > 255 ? 255 : code);
+  }
 }
 static inline Ints load_nibbles(const uint8_t* from) {
   Ints v;
   for (int i = 0; i < kVector; ++i) v[i] = from[i / 2] >> (i % 2 * 4);
   return v;
 }
-static inline void store_nibbles(uint8_t* to, const Ints* v) {
+static inline void store_nibbles(uint8_t* to, const Ints* v, int zero) {
   uint8_t bytes[kGroup];
-  store_bytes(bytes, v);
+  store_bytes(bytes, v, zero);
   for (int i = 0; i < kGroup; i += 2) to[i / 2] = uint8_t(bytes[i] | (bytes[i + 1] << 4));
 }
 

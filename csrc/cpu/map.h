@@ -10,7 +10,7 @@
 #include "core/formats/formats.h"
 #include "core/prepare.h"
 #include "cpu/kernels.h"
-#include "cpu/map_four_bits.h"
+#include "cpu/map_codes.h"
 #include "cpu/stream.h"
 
 namespace momentum::cpu::MOMENTUM_ISA {
@@ -77,11 +77,11 @@ static inline void segment_totals(const Task& task, const typename Rule::templat
   }
 }
 
-// See map_four_bits.h. Out of line: its buffers are not on the stack of the other maps.
-template <class Rule, int kActive>
-__attribute__((noinline)) static void four_bits_range(const Task& task, const Prepared<Rule, float>& prepared, int64_t begin,
-                                                      int64_t end) {
-  FourBitsMap<Rule, kActive> map(task, prepared);
+// See map_codes.h. Out of line: its buffers are not on the stack of the other maps.
+template <class Rule, int kActive, class Constants>
+__attribute__((noinline)) static void codes_range(const Task& task, const Prepared<Rule, float>& prepared, int64_t begin,
+                                                  int64_t end) {
+  CodesMap<Rule, kActive, Constants> map(task, prepared);
   for (int64_t i = begin; i < end; i += kTile) map(i, int(end - i < kTile ? end - i : kTile));
 }
 
@@ -96,8 +96,12 @@ static void map_range(const Task& task, int64_t begin, int64_t end) {
   const Prepared<Rule, T> prepared = prepare_task<Rule, T>(task);
   const bool is_fresh = fresh<Rule, T>(prepared.scalars);
   if constexpr (sizeof(T) == sizeof(float) && kActive > 0 && !kEma && !kSegments && steps_vectors<Rule>()) {
-    const bool four_bits = !is_fresh && is_four_bits(task, kActive, prepared.frame);
-    if (four_bits) return four_bits_range<Rule, kActive>(task, prepared, begin, end);
+    if (!is_fresh && has_codes<FourBits>(task, kActive, prepared.frame)) {
+      return codes_range<Rule, kActive, FourBits>(task, prepared, begin, end);
+    }
+    if (!is_fresh && has_codes<DynamicBytes>(task, kActive, prepared.frame)) {
+      return codes_range<Rule, kActive, DynamicBytes>(task, prepared, begin, end);
+    }
   }
 
   const ParamStream<T> param(t, common, uint32_t(prepared.context.step), buffers[0], buffers[1], random);

@@ -74,6 +74,9 @@ struct BlockScale {
   float scale;    // as stored
   float before;   // numbers are multiplied by this and then by
   float inverse;  // this, which brings them to [-1, 1]; in two steps, so that neither overflows
+
+  // Whether the second step is enough.
+  MOMENTUM_HD constexpr bool is_regular() const { return scale == scale && before == 1.0f; }
 };
 
 MOMENTUM_HD float round_scale(float scale, DType dtype) {

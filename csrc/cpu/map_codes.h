@@ -1,16 +1,17 @@
-// The map of tensors whose states are codes of 4 bits in blocks: decoded, stepped and measured in registers, a vector at a
-// time. Only the new states pass through first-level cache, because a block must be seen whole before its first code is known.
+// The map of tensors whose states are codes in blocks, of 4 bits or dynamic ones of 8: decoded, stepped and measured in
+// registers, a vector at a time. Only the new states pass through first-level cache, because a block must be seen whole before
+// its first code is known.
 //
-// All maps of 4 bits are one lookup, so one loop per rule serves them, for a parameter and gradient in float32 or bfloat16. The
-// loop is bound by vector instructions, not by memory or latency: what it saves is a store and two loads of each state. Codes
-// of 8 bits gain nothing from it, because their decoders differ by map.
+// A map is a set of constants here, so one loop per rule serves all maps of a width, for a parameter and gradient in float32 or
+// bfloat16. The loop is bound by vector instructions, not by memory or latency: what it saves is a store and two loads of each
+// state, and cycles that roots and quotients leave to others. Encoding the tile before in the same loop is slower.
 #pragma once
 
 #include <algorithm>
 
 #include "core/prepare.h"
+#include "cpu/codecs.h"
 #include "cpu/kernels.h"
-#include "cpu/lanes.h"
 #include "cpu/stream.h"
 #include "cpu/vector_math.h"
 
@@ -28,45 +29,65 @@ constexpr bool steps_vectors() {
 #endif
 }
 
-// Whether `task`, whose first `active` states are stored, is for this map. The flags of a frame would cost every vector a test.
-static inline bool is_four_bits(const Task& task, int active, const Frame<float>& frame) {
+// What a map of the kind that has such constants has.
+template <class Constants>
+constexpr const Constants* constants_of(CodeMap map) {
+  if constexpr (Codec<Constants>::kBits == 8) {
+    if (map == CodeMap::kDynamic8) return &kConstants<CodeMap::kDynamic8>;
+    if (map == CodeMap::kUnsignedDynamic8) return &kConstants<CodeMap::kUnsignedDynamic8>;
+  } else {
+    if (map == CodeMap::kDynamic4) return &kConstants<CodeMap::kDynamic4>;
+    if (map == CodeMap::kDynamic4MinusOne) return &kConstants<CodeMap::kDynamic4MinusOne>;
+    if (map == CodeMap::kUnsignedDynamic4) return &kConstants<CodeMap::kUnsignedDynamic4>;
+    if (map == CodeMap::kLinear4) return &kConstants<CodeMap::kLinear4>;
+  }
+  return nullptr;
+}
+
+// Whether `task`, whose first `active` states are stored, is for this map, all its codes of one kind. The flags of a frame
+// would cost every vector a test.
+template <class Constants>
+static inline bool has_codes(const Task& task, int active, const Frame<float>& frame) {
   const TensorArgs& t = *task.tensor;
   for (int k = 0; k < active; ++k) {
     if (t.state_dtypes[k] != DType::kCodes) return false;
     const StateFormat& format = task.common->state_formats[k];
-    if (formats::code_bits(format.map) != 4 || has_matrix_scales(format, t.rows, t.cols)) return false;
+    if (constants_of<Constants>(format.map) == nullptr || has_matrix_scales(format, t.rows, t.cols)) return false;
   }
   return t.ema == nullptr && frame.l2 == 0.0f && !frame.cautious;
 }
 
 // The codes of one state, from the first of a tile.
-struct Nibbles {
+template <class Constants>
+struct Codes {
+  const Constants* constants;
   const uint8_t* codes;
-  const float* values;  // [16]
   const void* scales;
   DType scale_dtype;
   int block;
 
-  Table<Floats> table(int i) const { return load_table<Floats>(values) * formats::load_scale(scales, scale_dtype, i / block); }
+  typename Codec<Constants>::Decoder decoder(int i) const {
+    return {*constants, formats::load_scale(scales, scale_dtype, i / block)};
+  }
 };
 
 // `n` elements, a multiple of a vector. The new states go to `states`; most[k][r] is made the largest magnitude of new state k
 // in run r, as bits and lane by lane. A run is a part of a block of every state.
-template <class Rule, int kActive, class Number>
+template <class Rule, int kActive, class Constants, class Number>
 static void step_vectors(Frame<float> frame, const typename Rule::template Scalars<float>& scalars, int n, int run,
-                         Number* __restrict p, const Number* __restrict g, const Nibbles* nibbles,
+                         Number* __restrict p, const Number* __restrict g, const Codes<Constants>* coded,
                          float (*__restrict states)[kTile], Ints (*__restrict most)[kTileBlocks]) {
   const typename Rule::template Scalars<float> s = scalars;
   frame.l2 = 0.0f;
   frame.cautious = false;
   for (int begin = 0, r = 0; begin < n; begin += run, ++r) {
     const int end = begin + run < n ? begin + run : n;
-    Table<Floats> tables[kActive];
+    typename Codec<Constants>::Decoder decoders[kActive];
     Ints largest[kActive] = {};
-    for (int k = 0; k < kActive; ++k) tables[k] = nibbles[k].table(begin);
+    for (int k = 0; k < kActive; ++k) decoders[k] = coded[k].decoder(begin);
     for (int i = begin; i < end; i += kVector) {
       Floats x[kMaxStates] = {};
-      for (int k = 0; k < kActive; ++k) x[k] = lookup(tables[k], load_nibbles(nibbles[k].codes + (i >> 1)));
+      for (int k = 0; k < kActive; ++k) x[k] = decoders[k](load_codes<Codec<Constants>::kBits>(coded[k].codes, i));
       Floats value = load_numbers(p + i);
       step_element<Rule, float>(frame, s, load_numbers(g + i), value, x, Floats{});
       store_numbers(p + i, value);
@@ -80,10 +101,10 @@ static void step_vectors(Frame<float> frame, const typename Rule::template Scala
   }
 }
 
-template <class Rule, int kActive>
-class FourBitsMap {
+template <class Rule, int kActive, class Constants>
+class CodesMap {
  public:
-  FourBitsMap(const Task& task, const Prepared<Rule, float>& prepared)
+  CodesMap(const Task& task, const Prepared<Rule, float>& prepared)
       : t_(*task.tensor),
         common_(*task.common),
         prepared_(prepared),
@@ -94,7 +115,7 @@ class FourBitsMap {
     for (int k = 0; k < kActive; ++k) {
       const StateFormat& format = common_.state_formats[k];
       states_[k] = StateStream<float>(t_, common_, k, step_, values_[k], random_, nullptr);
-      nibbles_[k] = {nullptr, four_bit_values(format.map), nullptr, format.scale_dtype, format.block};
+      coded_[k] = {constants_of<Constants>(format.map), nullptr, nullptr, format.scale_dtype, format.block};
       run_ = format.block < run_ ? format.block : run_;
     }
   }
@@ -111,12 +132,14 @@ class FourBitsMap {
   }
 
  private:
+  static constexpr int kBits = Codec<Constants>::kBits;
+
   template <class Number>
   void step(int64_t begin, int n, Number* p, const Number* g) {
     for (int k = 0; k < kActive; ++k) {
-      const int64_t scale = begin / nibbles_[k].block * int64_t(item_size(nibbles_[k].scale_dtype));
-      nibbles_[k].codes = at<uint8_t>(t_.states[k], begin >> 1);
-      nibbles_[k].scales = at<uint8_t>(t_.scales[k], scale);
+      const int64_t scale = begin / coded_[k].block * int64_t(item_size(coded_[k].scale_dtype));
+      coded_[k].codes = at<uint8_t>(t_.states[k], begin * kBits / 8);
+      coded_[k].scales = at<uint8_t>(t_.scales[k], scale);
     }
     if (n % kVector == 0) {
       run_vectors(n, p, g);
@@ -125,12 +148,12 @@ class FourBitsMap {
     }
     // The last tile: with zeros after its end, which are not measured.
     alignas(64) Number padded[2][kTile] = {};
-    alignas(64) uint8_t codes[kActive][kTile / 2] = {};
+    alignas(64) uint8_t codes[kActive][kTile * kBits / 8] = {};
     std::copy(p, p + n, padded[0]);
     std::copy(g, g + n, padded[1]);
     for (int k = 0; k < kActive; ++k) {
-      std::copy(nibbles_[k].codes, nibbles_[k].codes + (n + 1) / 2, codes[k]);
-      nibbles_[k].codes = codes[k];
+      std::copy(coded_[k].codes, coded_[k].codes + (n * kBits + 7) / 8, codes[k]);
+      coded_[k].codes = codes[k];
     }
     run_vectors(n + kVector - n % kVector, padded[0], padded[1]);
     std::copy(padded[0], padded[0] + n, p);
@@ -139,7 +162,7 @@ class FourBitsMap {
 
   template <class Number>
   void run_vectors(int n, Number* p, const Number* g) {
-    step_vectors<Rule, kActive>(prepared_.frame, prepared_.scalars, n, run_, p, g, nibbles_, values_, most_);
+    step_vectors<Rule, kActive, Constants>(prepared_.frame, prepared_.scalars, n, run_, p, g, coded_, values_, most_);
   }
 
   const TensorArgs& t_;
@@ -153,7 +176,7 @@ class FourBitsMap {
   const ParamStream<float> param_;
   const TileStream<float> grad_;
   StateStream<float> states_[kActive];
-  Nibbles nibbles_[kActive];
+  Codes<Constants> coded_[kActive];
   int run_ = kLargestBlock;
   bool halves_;
 };
