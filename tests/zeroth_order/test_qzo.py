@@ -262,7 +262,10 @@ def test_launches():
         optimizer.step(lambda: 1.0)
         with emulator.launches() as counted:
             optimizer.step(lambda: 1.0)
+        with emulator.waits() as waits:
+            optimizer.step(lambda: 1.0)
     assert counted == [3]
+    assert waits == [0]
 
 
 @pytest.mark.parametrize("order", ["reverse", "permuted"])
