@@ -117,6 +117,12 @@ ROUNDINGS = {
 # than its sum, relatively. Of a gradient besides: the row's factor (1), the slope (3), their product (1); in double (2).
 STABLEMAX = 40
 
+# A normal number (core/normal.h), relatively. Under the root, which halves them: the sum of both logarithms (1), the second of
+# them (1), with a fifth of their weight the polynomial, its last product, its rest and the square (4); the root (1). Cosine and
+# sine: the last sum (1), with at most 0.42 of its weight the square, the polynomial's last sum and its rest (3). Their product
+# with the radius (1).
+NORMAL = 6
+
 
 def first_order(function: Callable[[Values], Values], inputs: Values) -> tuple[Values, Values]:
     """Return the outputs and their conditions |f| + sum |x df/dx|.

@@ -2,7 +2,7 @@
 //
 // An operation is plain data with
 //   kStreams                 streams of a tensor; the first decides the arithmetic type
-//   kNoise                   whether it may draw a normal number per element
+//   kNoise                   whether it may draw a normal number per element, of Philox words as in core/normal.h
 //   reads(), writes()        streams as bits; the others are not touched
 //   prepare<T>()             its numbers in the arithmetic type, on the device
 //   element(scalars, z, x)   one element in place; z is its noise
@@ -13,7 +13,7 @@
 
 #include "core/call.h"
 #include "core/math.h"
-#include "core/philox.h"
+#include "core/normal.h"
 
 namespace momentum::lists {
 
@@ -91,7 +91,7 @@ struct Move {
   template <class T>
   MOMENTUM_HD static void element(const Scalars<T>& s, T z, T* x) {
     const T origin = s.save ? x[0] : x[1];
-    const T moved = origin + s.c * (s.draw ? z : x[2]);
+    const T moved = math::fma(s.c, s.draw ? z : x[2], origin);
     x[0] = moved < s.floor ? s.floor : moved;
     x[1] = origin;
   }
@@ -99,15 +99,5 @@ struct Move {
 
 // Every tensor of a list draws from a key of its own.
 MOMENTUM_HD uint64_t tensor_seed(uint64_t seed, uint32_t index) { return seed + uint64_t(index) * 0x9E3779B97F4A7C15u; }
-
-// A normal number from two words, after Box and Muller: elements 2k and 2k + 1 have the cosine and the sine of one angle.
-template <class T>
-MOMENTUM_HD T normal(const PhiloxWords& words, uint32_t element) {
-  const uint32_t pair = element & 2u;
-  const uint32_t first = pair == 0 ? words.word[0] : words.word[2], second = pair == 0 ? words.word[1] : words.word[3];
-  const float radius = math::sqrt(-2.0f * math::log((float(first >> 8) + 1.0f) * 0x1p-24f));  // of (0, 1]
-  const float angle = float(second >> 8) * 0x1p-23f;                                          // in half turns
-  return T(radius * ((element & 1u) == 0 ? math::cospi(angle) : math::sinpi(angle)));
-}
 
 }  // namespace momentum::lists

@@ -8,6 +8,7 @@
 
 #include "core/config.h"
 #include "core/math.h"
+#include "core/rule.h"
 
 namespace momentum::projection {
 
@@ -78,5 +79,29 @@ MOMENTUM_HD void products(T g, T p, T u, double* out) {
   out[kParamParam] = double(p) * double(p);
   out[kParamUpdate] = double(p) * double(u);
 }
+
+// What rules with a projection have in common: their `Constants` hold `limits`, their `Scalars` `projected` and `decay_scale`.
+struct Rule {
+  static constexpr int kProducts = projection::kProducts, kSums = projection::kSums;
+  static constexpr bool kReductionReadsParam = true, kMatrices = true;
+  MOMENTUM_HD static Axis segment_axis(const double*) { return Axis::kRow; }
+
+  template <class T, class Constants>
+  MOMENTUM_HD static void summarize(const Constants& c, const TensorContext<T>& t, const double* of_row, double* out) {
+    projection::summarize(c.limits, t.cols, of_row, out);
+  }
+  template <class T, class Constants>
+  MOMENTUM_HD static void settle(const Constants& c, const TensorContext<T>& t, double* sums) {
+    projection::settle(c.limits, t.rows, sums);
+  }
+  template <class T, class Scalars>
+  MOMENTUM_HD static T segment_value(const Scalars& s, const double* of_row) {
+    return projection::segment_value(s.projected, of_row);
+  }
+  template <class Scalars>
+  MOMENTUM_HD static auto decay_scale(const Scalars& s) {
+    return s.decay_scale;
+  }
+};
 
 }  // namespace momentum::projection

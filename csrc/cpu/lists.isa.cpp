@@ -2,18 +2,23 @@
 
 #include <cstddef>
 
+#include "cpu/random.h"
 #include "cpu/stream.h"
 
 namespace momentum::cpu::MOMENTUM_ISA {
 namespace {
 
+// Whole pairs, of which the last may reach one element further. `begin` is even.
 template <class T>
-void fill_noise(uint64_t seed, uint32_t step, int64_t begin, int n, T* out) {
-  PhiloxWords words{};
-  for (int i = 0; i < n; ++i) {
-    const auto element = uint64_t(begin + i);
-    if (i == 0 || (element & 3) == 0) words = philox_group(seed, step, element >> 2);
-    out[i] = lists::normal<T>(words, uint32_t(element) & 3u);
+void fill_noise(uint64_t seed, uint32_t step, int64_t begin, int n, T* __restrict out) {
+  static_assert(kTile % 2 == 0);
+  uint32_t words[kTile];
+  const int pairs = (n + 1) / 2;
+  fill_words(seed, step, uint64_t(begin), 2 * pairs, words);
+  for (int k = 0; k < pairs; ++k) {
+    const NormalPair pair = normal_pair(words[2 * k], words[2 * k + 1]);
+    out[2 * k] = T(pair.cosine);
+    out[2 * k + 1] = T(pair.sine);
   }
 }
 

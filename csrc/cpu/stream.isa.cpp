@@ -1,7 +1,7 @@
 #include "cpu/stream.h"
 
 #include "core/formats/formats.h"
-#include "core/philox.h"
+#include "cpu/random.h"
 
 namespace momentum::cpu::MOMENTUM_ISA {
 
@@ -34,34 +34,12 @@ void encode_stochastic(DType dtype, void* base, int64_t begin, int n, const T* _
   }
 }
 
-namespace {
-
-// Whole groups of four words. A loop of its own, counted from 0: that is how GCC makes vectors of it.
-void fill_groups(uint64_t seed, uint32_t step, uint64_t first, int groups, uint32_t* __restrict out) {
-  for (int q = 0; q < groups; ++q) {
-    const PhiloxWords words = philox_group(seed, step, first + uint64_t(q));
-    for (int j = 0; j < 4; ++j) out[4 * q + j] = words.word[j];
-  }
-}
-
-// Elements begin .. begin + n of the whole tensor.
-void fill_run(uint64_t seed, uint32_t step, int64_t begin, int n, uint32_t* out) {
-  int i = 0;
-  for (; i < n && ((begin + i) & 3) != 0; ++i) out[i] = philox_word(seed, step, uint64_t(begin + i));
-  const int groups = (n - i) / 4;
-  fill_groups(seed, step, uint64_t(begin + i) >> 2, groups, out + i);
-  i += 4 * groups;
-  for (; i < n; ++i) out[i] = philox_word(seed, step, uint64_t(begin + i));
-}
-
-}  // namespace
-
 void fill_random(const TensorArgs& t, uint64_t seed, uint32_t step, int64_t begin, int n, uint32_t* out) {
-  if (t.shard_inner == 0) return fill_run(seed, step, t.shard_offset + begin, n, out);
+  if (t.shard_inner == 0) return fill_words(seed, step, uint64_t(t.shard_offset + begin), n, out);
   int64_t row = begin / t.shard_inner, col = begin - row * t.shard_inner;
   for (int i = 0; i < n;) {
     const int run = int(t.shard_inner - col < n - i ? t.shard_inner - col : n - i);
-    fill_run(seed, step, t.shard_offset + row * t.shard_stride + col, run, out + i);
+    fill_words(seed, step, uint64_t(t.shard_offset + row * t.shard_stride + col), run, out + i);
     i += run;
     col = 0;
     ++row;

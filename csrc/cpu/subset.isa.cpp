@@ -7,6 +7,7 @@
 #include "core/rules/sgd.h"
 #include "core/rules/spam.h"
 #include "cpu/pack.h"
+#include "cpu/random.h"
 #include "cpu/stream.h"
 
 namespace momentum::cpu::MOMENTUM_ISA {
@@ -43,10 +44,8 @@ static Chosen draw(const SubsetShares& shares, int64_t block, uint64_t seed, uin
   const int units = block_units(shares, block);
   const int chosen = int(shares.before(block + 1) - shares.before(block));
   Chosen result;
-  for (int i = 0; i < kSubsetBlock; i += 4) {
-    const PhiloxWords words = philox_group(seed, period, uint64_t(first + i) / 4);
-    for (int v = 0; v < 4; ++v) keys[i + v] = i + v < units ? subset_key(words.word[v], i + v) : ~0u;
-  }
+  fill_words(seed, period, uint64_t(first), kSubsetBlock, keys);
+  for (int i = 0; i < kSubsetBlock; ++i) keys[i] = i < units ? subset_key(keys[i], i) : ~0u;
   uint32_t limit = 0;  // the largest number with at most `chosen` keys below it
   for (int bit = 31; bit >= 0; --bit) {
     const uint32_t tried = limit | (1u << bit);

@@ -1,5 +1,6 @@
 // Operations over lists of tensors: one pass, groups of neighbours that 16 bytes of the arithmetic type hold, as in the map of
 // a step. Bytes per element are those of the streams an operation reads and writes.
+#include "core/philox.h"
 #include "cuda/access.h"
 #include "cuda/lists.h"
 #include "cuda/run.h"
@@ -33,19 +34,28 @@ __device__ __forceinline__ void* stream_of(const Entry& e, int s) {
   return s == 0 ? e.param : s == 1 ? const_cast<void*>(e.grad) : e.states[s - 2];
 }
 
+// For elements i .. i + V. Where i is odd, a pair more reaches over both ends.
 template <class T, int V>
 __device__ __forceinline__ void draw_group(const lists::Move& op, uint32_t index, int64_t i, T* z) {
+  const bool odd = (i & 1) != 0;
+  float drawn[V + 2] = {};
   PhiloxWords words{};
-  int64_t group = -1;
 #pragma unroll
-  for (int v = 0; v < V; ++v) {
-    const int64_t element = i + v;
-    if (v == 0 || element >> 2 != group) {
-      group = element >> 2;
-      words = philox_group(lists::tensor_seed(op.seed, index), op.step, uint64_t(group));
+  for (int v = 0; v < V + 2; v += 2) {
+    const int64_t element = i - (odd ? 1 : 0) + v;
+    const bool upper = (element & 2) != 0;
+    if (v == V && !odd) continue;
+    if (v == 0 || !upper) words = philox_group(lists::tensor_seed(op.seed, index), op.step, uint64_t(element >> 2));
+    if (upper) {
+      words.word[0] = words.word[2];
+      words.word[1] = words.word[3];
     }
-    z[v] = lists::normal<T>(words, uint32_t(element) & 3u);
+    const NormalPair pair = normal_pair(words.word[0], words.word[1]);
+    drawn[v] = pair.cosine;
+    drawn[v + 1] = pair.sine;
   }
+#pragma unroll
+  for (int v = 0; v < V; ++v) z[v] = T(odd ? drawn[v + 1] : drawn[v]);
 }
 
 template <class Op, class T>

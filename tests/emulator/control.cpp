@@ -12,7 +12,7 @@ namespace {
 int multiprocessor_count = 4;
 bool is_capturing = false;
 struct Counters {
-  std::int64_t launches = 0, blocks = 0, parameter_bytes = 0;
+  std::int64_t launches = 0, blocks = 0, parameter_bytes = 0, waits = 0;
 } counters;
 
 }  // namespace
@@ -22,6 +22,8 @@ void count_launch(const Launch& launch) {
   counters.blocks += std::int64_t{launch.grid.x} * launch.grid.y * launch.grid.z;
   counters.parameter_bytes += static_cast<std::int64_t>(launch.parameter_bytes);
 }
+
+void count_wait() { ++counters.waits; }
 
 int multiprocessors() { return multiprocessor_count; }
 bool capturing() { return is_capturing; }
@@ -40,3 +42,4 @@ void momentum_emulator_reset_counters() { counters = {}; }
 std::int64_t momentum_emulator_launches() { return counters.launches; }
 std::int64_t momentum_emulator_blocks() { return counters.blocks; }
 std::int64_t momentum_emulator_parameter_bytes() { return counters.parameter_bytes; }
+std::int64_t momentum_emulator_waits() { return counters.waits; }

@@ -124,10 +124,13 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
   }
   return cudaSuccess;
 }
-cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
 
-// A launch has run when it returns, and so has everything else on a stream.
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+// A launch has run when it returns, and so has everything else on a stream. What would make the host wait is counted.
+cudaError_t cudaDeviceSynchronize() {
+  count_wait();
+  return cudaSuccess;
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaDeviceSynchronize(); }
 cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus* status) {
   *status = capturing() ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
   return cudaSuccess;
@@ -144,17 +147,24 @@ cudaError_t cudaMalloc(void** address, std::size_t bytes) {
   return cudaSuccess;
 }
 cudaError_t cudaFree(void* address) {
+  count_wait();
   std::free(address);
   return cudaSuccess;
 }
 cudaError_t cudaMallocAsync(void** address, std::size_t bytes, cudaStream_t) { return cudaMalloc(address, bytes); }
-cudaError_t cudaFreeAsync(void* address, cudaStream_t) { return cudaFree(address); }
+cudaError_t cudaFreeAsync(void* address, cudaStream_t) {
+  std::free(address);
+  return cudaSuccess;
+}
 cudaError_t cudaMemcpy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind) {
+  count_wait();
   std::memmove(to, from, bytes);
   return cudaSuccess;
 }
 cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind, cudaStream_t) {
-  return cudaMemcpy(to, from, bytes, kind);
+  if (kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDefault) count_wait();
+  std::memmove(to, from, bytes);
+  return cudaSuccess;
 }
 cudaError_t cudaMemset(void* address, int value, std::size_t bytes) {
   std::memset(address, value, bytes);

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from backends import BACKENDS
 from momentum import _loader
@@ -15,7 +15,7 @@ ORDERS = {"forward": 0, "reverse": 1, "permuted": 2}
 def library() -> ctypes.CDLL:
     BACKENDS["emulated"].op("adam_")
     loaded = ctypes.CDLL(str(_loader.PACKAGE_DIR / "_C_emulated.so"))
-    for counter in ("launches", "blocks", "parameter_bytes"):
+    for counter in ("launches", "blocks", "parameter_bytes", "waits"):
         getattr(loaded, f"momentum_emulator_{counter}").restype = ctypes.c_int64
     return loaded
 
@@ -42,10 +42,20 @@ def multiprocessors(count: int) -> Iterator[None]:
 
 
 @contextmanager
-def launches() -> Iterator[list[int]]:
-    """Append the number of kernel launches made in the block to the list."""
-    counted: list[int] = []
+def counted(counter: str) -> Iterator[list[int]]:
+    """Append what a counter of the emulator's `control.h` has at the end of the block to the list."""
+    found: list[int] = []
     loaded = library()
     loaded.momentum_emulator_reset_counters()
-    yield counted
-    counted.append(loaded.momentum_emulator_launches())
+    yield found
+    found.append(getattr(loaded, f"momentum_emulator_{counter}")())
+
+
+def launches() -> AbstractContextManager[list[int]]:
+    """Count the kernel launches made in the block."""
+    return counted("launches")
+
+
+def waits() -> AbstractContextManager[list[int]]:
+    """Count how often the host waits for the device in the block."""
+    return counted("waits")

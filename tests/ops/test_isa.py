@@ -31,9 +31,8 @@ def test_lesser_instruction_sets(isa):
         str(TESTS.parent / "functional" / name)
         for name in ("test_stablemax.py::test_parity", "test_lists.py::test_extrapolation")
     ]
-    files += [
-        str(TESTS.parent / name) for name in ("zeroth_order/test_qzo.py::test_update", "optim/test_samgs.py::test_parity")
-    ]
+    files += [str(TESTS.parent / "zeroth_order" / f"test_qzo.py::{name}") for name in ("test_update", "test_noise")]
+    files += [str(TESTS / "test_philox.py"), str(TESTS.parent / "optim" / "test_samgs.py::test_parity")]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--backend", "cpu", *files]
     # Not where bits are compared with bits of the same code, or what differs is no vector code; of quantised states one rule is
     # enough, because their conversions know of none.

@@ -5,12 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from momentum import _ops, optim
+from backends import BACKENDS
+from momentum import _ops, optim, ot
+from ops import emulator
 from optim.cases import CASES, CLASSES, Gradients, assert_same_bits, make_params, snapshot, train
 from tolerances import ROUNDINGS, UNIT
 
 STEPS = 12
+EMULATED = BACKENDS["emulated"]
 OPS = {
     "AMAdamW": "adaptive_memory",
     "Adam": "adam",
@@ -25,6 +29,16 @@ OPS = {
     "StableSPAM": "stable_spam",
 }
 """Of the others the op is the name in lower case."""
+
+
+class Reads(TorchDispatchMode):
+    """Counts the numbers of tensors that Python asks for."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
 
 
 def path(name, backend=None):
@@ -84,6 +98,36 @@ def test_captured_steps_replay_bit_for_bit(backend, name):
         return snapshot(optimizer)
 
     assert_same_bits(run(graph_from=3), run(graph_from=STEPS))
+
+
+@pytest.mark.skipif(EMULATED.missing() is not None, reason=str(EMULATED.missing()))
+@pytest.mark.parametrize("name", CASES)
+def test_no_step_waits_for_the_device(name):
+    """From the first on and past the ends of intervals no step copies to the host, synchronises or reads a tensor's number."""
+    emulator.library()
+    params = [nn.Parameter(p.detach()) for p in make_params()]
+    gradients = Gradients()
+    with _ops.namespace(EMULATED.namespace):
+        optimizer = CASES[name].make(params, lr=0.01, cautious="rescaled", ema_decay=0.9)
+        for _ in range(STEPS):
+            gradients.fill(params)
+            with emulator.waits() as counted, Reads() as reads:
+                optimizer.step()
+            assert counted == [0]
+            assert reads.count == 0
+
+
+@pytest.mark.skipif(EMULATED.missing() is not None, reason=str(EMULATED.missing()))
+def test_waits_are_counted():
+    """A large transport problem, whose host reads a few numbers after each sweep; a number that Python asks for."""
+    emulator.library()
+    n = 600
+    with _ops.namespace(EMULATED.namespace), emulator.waits() as counted:
+        ot.solve(torch.zeros(n, n), torch.full((n,), 1 / n), torch.full((n,), 1 / n), 1.0, method="sinkhorn")
+    assert counted[0] >= 2
+    with Reads() as reads:
+        assert torch.ones(1).item() == 1
+    assert reads.count == 1
 
 
 def test_step_does_not_wait_for_the_gpu(backend):

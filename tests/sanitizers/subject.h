@@ -19,6 +19,7 @@ struct Subject {
   int hyper_count;
   int scalar_count;
   int reduction_count;
+  bool selects;
   bool has_map;
   bool matrices_only;
   int64_t (*total_count)(const std::vector<TensorArgs>& tensors, const CommonArgs& common);
@@ -36,8 +37,9 @@ template <class Rule>
 struct Registration {
   Registration() {
     subjects().push_back({Rule::kName, state_count<Rule>(), required_state_count<Rule>(), Rule::kHypers, hyper_count<Rule>(),
-                          scalar_count<Rule>(), reduction_count<Rule>(), has_map<Rule>(), matrices_only<Rule>(),
-                          total_count<Rule>, cuda::run_step<Rule>, [](const StepCall& call, cpu::ParallelFor parallel_for) {
+                          scalar_count<Rule>(), reduction_count<Rule>(), selects<Rule>(), has_map<Rule>(),
+                          matrices_only<Rule>(), total_count<Rule>, cuda::run_step<Rule>,
+                          [](const StepCall& call, cpu::ParallelFor parallel_for) {
                             cpu::run_step(cpu::baseline::kernels<Rule>(), call, parallel_for);
                           }});
   }

@@ -10,7 +10,7 @@
 
 namespace momentum::rules {
 
-struct Adamp {
+struct Adamp : projection::Rule {
   static constexpr const char* kName = "adamp";
   static constexpr StateInfo kStates[] = {{"exp_avgs"}, {"exp_avg_sqs"}};
   enum { kBeta1, kBeta2, kEps, kDelta, kWdRatio, kNesterov };
@@ -36,10 +36,6 @@ struct Adamp {
         T(h[kEps]),   T(h[kWdRatio]), {h[kDelta], h[kEps]}, h[kNesterov] != 0};
   }
 
-  static constexpr int kProducts = projection::kProducts, kSums = projection::kSums;
-  static constexpr bool kReductionReadsParam = true, kMatrices = true;
-  MOMENTUM_HD static Axis segment_axis(const double*) { return Axis::kRow; }
-
   template <class T>
   struct Scalars {
     T beta1, beta2, one_minus_beta1, one_minus_beta2, eps, step_size, inverse_root, decay_scale;
@@ -62,24 +58,6 @@ struct Adamp {
             projected,
             c.nesterov};
   }
-  template <class T>
-  MOMENTUM_HD static T decay_scale(const Scalars<T>& s) {
-    return s.decay_scale;
-  }
-
-  template <class T>
-  MOMENTUM_HD static void summarize(const Constants<T>& c, const TensorContext<T>& t, const double* of_row, double* out) {
-    projection::summarize(c.limits, t.cols, of_row, out);
-  }
-  template <class T>
-  MOMENTUM_HD static void settle(const Constants<T>& c, const TensorContext<T>& t, double* sums) {
-    projection::settle(c.limits, t.rows, sums);
-  }
-  template <class T>
-  MOMENTUM_HD static T segment_value(const Scalars<T>& s, const double* of_row) {
-    return projection::segment_value(s.projected, of_row);
-  }
-
   template <class T>
   MOMENTUM_HD static T direction(const Scalars<T>& s, T g, const T* x, T* m, T* v) {
     *m = s.beta1 * x[0] + s.one_minus_beta1 * g;

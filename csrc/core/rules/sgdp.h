@@ -11,7 +11,7 @@
 
 namespace momentum::rules {
 
-struct Sgdp {
+struct Sgdp : projection::Rule {
   static constexpr const char* kName = "sgdp";
   static constexpr StateInfo kStates[] = {{"momentum_buffers", true}};
   enum { kMomentum, kDampening, kNesterov, kEps, kDelta, kWdRatio, kProjectMomentum };
@@ -42,10 +42,6 @@ struct Sgdp {
             h[kProjectMomentum] != 0 && h[kNesterov] == 0};
   }
 
-  static constexpr int kProducts = projection::kProducts, kSums = projection::kSums;
-  static constexpr bool kReductionReadsParam = true, kMatrices = true;
-  MOMENTUM_HD static Axis segment_axis(const double*) { return Axis::kRow; }
-
   template <class T>
   struct Scalars {
     T momentum, one_minus_dampening, lr, decay_scale;
@@ -58,24 +54,6 @@ struct Sgdp {
     const T decay = projected.view == projection::kNone ? c.decay : c.projected_decay;
     return {c.momentum, c.one_minus_dampening, t.lr, decay, projected, c.nesterov, c.project_momentum};
   }
-  template <class T>
-  MOMENTUM_HD static T decay_scale(const Scalars<T>& s) {
-    return s.decay_scale;
-  }
-
-  template <class T>
-  MOMENTUM_HD static void summarize(const Constants<T>& c, const TensorContext<T>& t, const double* of_row, double* out) {
-    projection::summarize(c.limits, t.cols, of_row, out);
-  }
-  template <class T>
-  MOMENTUM_HD static void settle(const Constants<T>& c, const TensorContext<T>& t, double* sums) {
-    projection::settle(c.limits, t.rows, sums);
-  }
-  template <class T>
-  MOMENTUM_HD static T segment_value(const Scalars<T>& s, const double* of_row) {
-    return projection::segment_value(s.projected, of_row);
-  }
-
   template <class T>
   MOMENTUM_HD static T direction(const Scalars<T>& s, T g, T stored, T* buffer) {
     *buffer = s.momentum * stored + s.one_minus_dampening * g;

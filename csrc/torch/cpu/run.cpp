@@ -2,9 +2,9 @@
 
 #include <torch/csrc/stable/library.h>
 
-#include "core/philox.h"
 #include "cpu/convert.h"
 #include "cpu/driver.h"
+#include "cpu/random.h"
 
 namespace momentum::ops::backend {
 
@@ -21,7 +21,7 @@ void run_on_cpu(const cpu::Kernels& kernels, const StepCall& call) { cpu::run_st
 void run_conversion(const char*, const Conversion& conversion, int32_t) { cpu::run_conversion(conversion, parallel_for); }
 
 void run_philox(uint64_t seed, uint32_t step, int64_t offset, uint32_t* out, int64_t count, int32_t) {
-  for (int64_t i = 0; i < count; ++i) out[i] = philox_word(seed, step, uint64_t(offset + i));
+  cpu::fill_words(seed, step, uint64_t(offset), count, out);
 }
 
 }  // namespace momentum::ops::backend

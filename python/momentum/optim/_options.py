@@ -150,6 +150,13 @@ def check_flag(name: str, value: object) -> None:
         raise TypeError(f"{name} must be True or False, got {value!r}")
 
 
+def check_projection(group: Group) -> None:
+    """Check the options of the projection that AdamP and SGDP share."""
+    for name in ("eps", "delta", "wd_ratio"):
+        check_number(name, group[name])
+    check_flag("nesterov", group["nesterov"])
+
+
 def check_choice(name: str, value: object, choices: Mapping[Any, object]) -> None:
     """Raise unless ``value`` is one of the keys of ``choices``."""
     if not isinstance(value, (str, bool, type(None))) or value not in choices:

@@ -9,7 +9,7 @@ from torch.optim.optimizer import ParamsT
 from typing_extensions import Unpack
 
 from momentum.optim._base import FusedOptimizer
-from momentum.optim._options import CommonOptions, Group, check_betas, check_flag, check_number
+from momentum.optim._options import CommonOptions, Group, check_betas, check_projection
 from momentum.optim._rule import PROJECTION, Rule
 
 
@@ -100,6 +100,4 @@ class AdamP(FusedOptimizer):
 
     def _check_group(self, group: Group) -> None:
         check_betas(group["betas"])
-        for name in ("eps", "delta", "wd_ratio"):
-            check_number(name, group[name])
-        check_flag("nesterov", group["nesterov"])
+        check_projection(group)

@@ -9,7 +9,7 @@ from torch.optim.optimizer import ParamsT
 from typing_extensions import Unpack
 
 from momentum.optim._base import FusedOptimizer
-from momentum.optim._options import CommonOptions, Group, check_flag, check_number
+from momentum.optim._options import CommonOptions, Group, check_flag, check_number, check_projection
 from momentum.optim._rule import PROJECTION, Rule
 
 
@@ -113,9 +113,7 @@ class SGDP(FusedOptimizer):
         if isinstance(group["momentum"], Tensor):
             raise TypeError("momentum must be a number: whether it is 0 decides what is kept")
         check_number("dampening", group["dampening"], float("-inf"))
-        for name in ("eps", "delta", "wd_ratio"):
-            check_number(name, group[name])
-        for name in ("nesterov", "project_momentum"):
-            check_flag(name, group[name])
+        check_projection(group)
+        check_flag("project_momentum", group["project_momentum"])
         if group["project_momentum"] and group["nesterov"]:
             raise ValueError("project_momentum=True has no effect with nesterov=True, whose update is not the buffer")

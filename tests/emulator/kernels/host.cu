@@ -54,23 +54,30 @@ const Register shared_limits{
       expect("beyond", run(227 * 1024 + 1), cudaErrorInvalidValue);
     }};
 
-const Register memory{"memory functions", [] {
-                        float *a = nullptr, *b = nullptr;
-                        expect("malloc", cudaMalloc(&a, 64 * sizeof(float)), cudaSuccess);
-                        expect("mallocAsync", cudaMallocAsync(&b, 64 * sizeof(float), nullptr), cudaSuccess);
-                        unsigned poison = 0;
-                        std::memcpy(&poison, b, sizeof poison);
-                        expect("fresh memory", poison, ~0u);
-                        expect("memset", cudaMemsetAsync(b, 0, 64 * sizeof(float), nullptr), cudaSuccess);
-                        launch(fill_kernel, 2, 32, 0, a, 60u, 3.0f);
-                        expect("memcpy", cudaMemcpyAsync(b, a, 60 * sizeof(float), cudaMemcpyDeviceToDevice, nullptr),
-                               cudaSuccess);
-                        expect("synchronize", cudaStreamSynchronize(nullptr), cudaSuccess);
-                        expect("copied", b[59], 3.0f);
-                        expect("not copied", b[60], 0.0f);
-                        expect("free", cudaFree(a), cudaSuccess);
-                        expect("freeAsync", cudaFreeAsync(b, nullptr), cudaSuccess);
-                      }};
+const Register memory{
+    "memory functions", [] {
+      float *a = nullptr, *b = nullptr;
+      momentum_emulator_reset_counters();
+      expect("malloc", cudaMalloc(&a, 64 * sizeof(float)), cudaSuccess);
+      expect("mallocAsync", cudaMallocAsync(&b, 64 * sizeof(float), nullptr), cudaSuccess);
+      unsigned poison = 0;
+      std::memcpy(&poison, b, sizeof poison);
+      expect("fresh memory", poison, ~0u);
+      expect("memset", cudaMemsetAsync(b, 0, 64 * sizeof(float), nullptr), cudaSuccess);
+      launch(fill_kernel, 2, 32, 0, a, 60u, 3.0f);
+      expect("memcpy", cudaMemcpyAsync(b, a, 60 * sizeof(float), cudaMemcpyDeviceToDevice, nullptr), cudaSuccess);
+      expect("no wait", momentum_emulator_waits(), std::int64_t{0});
+      float back = 0;
+      expect("memcpy back", cudaMemcpyAsync(&back, a, sizeof back, cudaMemcpyDeviceToHost, nullptr), cudaSuccess);
+      expect("read back", back, 3.0f);
+      expect("synchronize", cudaStreamSynchronize(nullptr), cudaSuccess);
+      expect("waits", momentum_emulator_waits(), std::int64_t{2});
+      expect("copied", b[59], 3.0f);
+      expect("not copied", b[60], 0.0f);
+      expect("free", cudaFree(a), cudaSuccess);
+      expect("freeAsync", cudaFreeAsync(b, nullptr), cudaSuccess);
+      expect("waits to free", momentum_emulator_waits(), std::int64_t{3});
+    }};
 
 const Register device{
     "device attributes", [] {
