@@ -13,16 +13,15 @@ MOMENTUM_HD float sqrt(float x) { return __builtin_sqrtf(x); }
 MOMENTUM_HD double sqrt(double x) { return __builtin_sqrt(x); }
 MOMENTUM_HD float abs(float x) { return __builtin_fabsf(x); }
 MOMENTUM_HD double abs(double x) { return __builtin_fabs(x); }
+// a b + c, rounded once on every processor. Those without the instruction, which are old, take some nanoseconds.
+MOMENTUM_HD float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+MOMENTUM_HD double fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
 // a b + c, rounded once where the hardware does that at the price of an addition, and else the product first: what is computed
 // in two places then has the same bits in both, where a compiler is otherwise free to choose. Vectors V are left to it.
 template <class T, class V>
 MOMENTUM_HD V multiply_add(T a, V b, V c) {
 #if defined(__CUDA_ARCH__) || defined(__FMA__) || defined(__FP_FAST_FMAF)
-  if constexpr (std::is_same_v<V, float>) {
-    return __builtin_fmaf(a, b, c);
-  } else if constexpr (std::is_same_v<V, double>) {
-    return __builtin_fma(a, b, c);
-  }
+  if constexpr (std::is_same_v<V, float> || std::is_same_v<V, double>) return fma(a, b, c);
 #endif
   return a * b + c;
 }

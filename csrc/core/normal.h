@@ -17,12 +17,6 @@
 
 namespace momentum {
 
-namespace math {
-// a b + c, rounded once on every processor. Those without the instruction, which are old, take some nanoseconds.
-MOMENTUM_HD float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
-MOMENTUM_HD double fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
-}  // namespace math
-
 // The two of one pair of words.
 struct NormalPair {
   float cosine, sine;

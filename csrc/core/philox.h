@@ -1,5 +1,5 @@
 // Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011): four random words from a counter and
-// a key, with no state. One implementation for CPU and GPU.
+// a key, with no state. One implementation for CPU and GPU; cpu/random.isa.cpp has it for vectors of counters.
 #pragma once
 
 #include <cstdint>
@@ -12,17 +12,21 @@ struct PhiloxWords {
   uint32_t word[4];
 };
 
+namespace philox {
+inline constexpr int kRounds = 10;
+inline constexpr uint32_t kMultiplier0 = 0xD2511F53u, kMultiplier1 = 0xCD9E8D57u;
+inline constexpr uint32_t kWeyl0 = 0x9E3779B9u, kWeyl1 = 0xBB67AE85u;
+}  // namespace philox
+
 MOMENTUM_HD PhiloxWords philox4x32_10(PhiloxWords counter, uint32_t key0, uint32_t key1) {
-  constexpr uint32_t kMultiplier0 = 0xD2511F53u, kMultiplier1 = 0xCD9E8D57u;
-  constexpr uint32_t kWeyl0 = 0x9E3779B9u, kWeyl1 = 0xBB67AE85u;
   MOMENTUM_UNROLL
-  for (int round = 0; round < 10; ++round) {
-    const uint64_t product0 = uint64_t(kMultiplier0) * counter.word[0];
-    const uint64_t product1 = uint64_t(kMultiplier1) * counter.word[2];
+  for (int round = 0; round < philox::kRounds; ++round) {
+    const uint64_t product0 = uint64_t(philox::kMultiplier0) * counter.word[0];
+    const uint64_t product1 = uint64_t(philox::kMultiplier1) * counter.word[2];
     counter = {{uint32_t(product1 >> 32) ^ counter.word[1] ^ key0, uint32_t(product1),
                 uint32_t(product0 >> 32) ^ counter.word[3] ^ key1, uint32_t(product0)}};
-    key0 += kWeyl0;
-    key1 += kWeyl1;
+    key0 += philox::kWeyl0;
+    key1 += philox::kWeyl1;
   }
   return counter;
 }

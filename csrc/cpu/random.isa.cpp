@@ -7,15 +7,10 @@
 #endif
 
 #include "core/config.h"
+#include "core/philox.h"
 
 namespace momentum::cpu::MOMENTUM_ISA {
 namespace {
-
-namespace philox {
-constexpr int kRounds = 10;
-constexpr uint32_t kMultiplier0 = 0xD2511F53u, kMultiplier1 = 0xCD9E8D57u;
-constexpr uint32_t kWeyl0 = 0x9E3779B9u, kWeyl1 = 0xBB67AE85u;
-}  // namespace philox
 
 #if defined(__AVX512F__)
 constexpr int kLanes = 8;
