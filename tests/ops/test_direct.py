@@ -137,6 +137,49 @@ def test_other_tensors(backend, kind):
     assert bit_equal(call.lists["params"][0], before)
 
 
+def escaped(transform, *arguments: object) -> Tensor:
+    """Return what a transform showed a function in place of its argument."""
+    seen = []
+
+    def function(x: Tensor) -> Tensor:
+        seen.append(x)
+        return x.sum()
+
+    transform(function)(*arguments)
+    return seen[0]
+
+
+# Tensors whose Python type is plain and whose memory is not theirs, or is not read as numbers in a row.
+WRAPPED = {
+    "functional": lambda: torch._to_functional_tensor(torch.ones(3)),
+    "zero": lambda: torch._efficientzerotensor(3),
+    "batched": lambda: escaped(torch.vmap, torch.ones(2, 3)),
+    "differentiated": lambda: escaped(torch.func.grad, torch.ones(3)),
+    "mkldnn": lambda: torch.ones(3).to_mkldnn(),
+    "sparse": lambda: torch.ones(3).to_sparse(),
+}
+
+
+@pytest.mark.parametrize("kind", WRAPPED)
+def test_wrapped_tensors(kind):
+    call = make_call(RULES["adam"], RULES["adam"].variants["plain"], [TensorCase((3,))])
+    before = call.lists["params"][0].clone()
+    call.lists["grads"][0] = WRAPPED[kind]()
+    assert type(call.lists["grads"][0]) is Tensor
+    assert not direct(Backend("cpu", "momentum", "cpu"), call)
+    assert bit_equal(call.lists["params"][0], before)
+
+
+def test_a_lazy_copy_keeps_its_values():
+    """A tensor that shares memory until it is written is copied first."""
+    param = torch.ones(3)
+    copy = param._lazy_clone()
+    arguments = [[param], [torch.ones(3)], [], [], [], [], [], torch.zeros(2), torch.zeros(0, dtype=torch.float64)]
+    assert _direct.step("momentum", "sgd", arguments, {"lr": [0.5], "weight_decay": [0.0]})
+    assert copy.tolist() == [1.0] * 3
+    assert param.tolist() == [0.5] * 3
+
+
 def test_a_negated_gradient_is_read_as_what_it_means():
     params = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
     params[0].grad, params[1].grad = negated("cpu"), negated("cpu").resolve_neg()
