@@ -20,6 +20,7 @@ MATRICES: Shapes = tuple(shape for shape in GPT_SHAPES if len(shape) == 2)
 _TINY = 4
 FUSED = "torch fused"
 FUSED_ADAMW = "torch AdamW fused"
+OUR_ADAMW = "momentum AdamW fp32"
 
 
 @dataclass(frozen=True)
@@ -193,8 +194,12 @@ def _contenders(work: Work, shapes: Shapes, device: torch.device) -> list[Conten
         for variant in TORCH_VARIANTS:
             make = torch_optimizer(algorithm.name, variant, **algorithm.arguments)
             found.append(contender(variant, make, temporaries=temporaries.get(variant, 0)))
+        if isinstance(work.states, torch.dtype) and work.dtype != torch.float32:
+            moved, memory = ADAMW.bytes_per_element(4, 4, 4) * count, (2 + ADAMW.states) * 4 * count
+            found.append(Contender(OUR_ADAMW, lambda inputs: momentum_optimizer("AdamW")(widened(inputs)).step, moved, memory))
     else:
         found.append(contender(FUSED_ADAMW, torch_optimizer("AdamW", FUSED), of=ADAMW))
+        found.append(contender(OUR_ADAMW, momentum_optimizer("AdamW"), of=ADAMW))
         if not algorithm.variant:
             found.append(contender("plain torch", _plain(algorithm), temporaries=4 * largest * size))
     for peer in OPTIONAL.get(algorithm.name, ()):
@@ -202,6 +207,14 @@ def _contenders(work: Work, shapes: Shapes, device: torch.device) -> list[Conten
             state = size if peer.state_bytes is None else peer.state_bytes / algorithm.states
             found.append(contender(peer.name, peer.make, state=state))
     return found
+
+
+def widened(inputs: Parameters) -> Parameters:
+    """Return copies in float32, with their gradients."""
+    copies = [torch.nn.Parameter(param.detach().float()) for param in inputs]
+    for copy, param in zip(copies, inputs, strict=True):
+        copy.grad = None if param.grad is None else param.grad.float()
+    return copies
 
 
 def momentum_optimizer(kind: str, **arguments: Any) -> Make:

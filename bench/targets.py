@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from bench.optim import ADAMW, FAMILY, Algorithm
+from bench.optim import ADAMW, FAMILY, OUR_ADAMW, Algorithm
 from bench.peers import OPTIONAL
 from bench.runner.results import Row
 from bench.table import render
@@ -46,6 +46,18 @@ def versus(case: str, other: str, factor: float = 1.0) -> Measure:
     return lambda rows: _number(rows[case, _OURS].seconds) / _number(rows[other, _OURS].seconds) / factor
 
 
+def beside(case: str, contender: str, factor: float = 1.0) -> Measure:
+    """Our time over that of another contender of the same case, divided by ``factor``: the median over the rounds."""
+
+    def measure(rows: Rows) -> float:
+        ours, other = rows[case, _OURS].samples, rows[case, contender].samples
+        if not other:
+            raise KeyError(contender)
+        return median(a / b for a, b in zip(ours, other, strict=True)) / factor
+
+    return measure
+
+
 def over_fastest(case: str, peers: Sequence[str]) -> Measure:
     """Time over that of the fastest of ``peers`` that took part: the median over the rounds."""
 
@@ -77,7 +89,7 @@ TARGETS = {
         Target("AdamW fp32 148 GPT tensors, time over torch fused", ratio("adamw-fp32-148-gpt"), 0.9),
         Target(
             "bf16 parameters with fp32 states, time over fp32's by their bytes",
-            versus("adamw-bf16-fp32-states-1x20m", "adamw-fp32-1x20m", ADAMW.bytes_per_element(2, 2, 4) / _bytes(ADAMW)),
+            beside("adamw-bf16-fp32-states-1x20m", OUR_ADAMW, ADAMW.bytes_per_element(2, 2, 4) / _bytes(ADAMW)),
             1.15,
         ),
         *(
@@ -101,7 +113,7 @@ TARGETS = {
         *(
             Target(
                 f"{algorithm.name} 1 x 20M, time over our AdamW's by their bytes",
-                versus(f"{algorithm.name}-fp32-1x20m".lower(), "adamw-fp32-1x20m", _bytes(algorithm) / _bytes(ADAMW)),
+                beside(f"{algorithm.name}-fp32-1x20m".lower(), OUR_ADAMW, _bytes(algorithm) / _bytes(ADAMW)),
                 1.15,
             )
             for algorithm in FAMILY
