@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from bench.optim import ADAMW, FAMILY, OUR_ADAMW, Algorithm
+from bench.optim import ADAMP, ADAMW, FAMILY, FRUGAL, ORTHOGRAD, OUR_ADAMW, SCALE, SPAM_QUARTER, STABLE_SPAM, Algorithm, Work
 from bench.peers import OPTIONAL
 from bench.runner.results import Row
 from bench.table import render
@@ -81,6 +81,12 @@ def _bytes(algorithm: Algorithm) -> float:
     return algorithm.bytes_per_element(4, 4, 4)
 
 
+_REDUCING = (
+    *(Work(algorithm, "148 GPT", ()) for algorithm in (STABLE_SPAM, ORTHOGRAD)),
+    *(Work(algorithm, "28 GPT matrices", ()) for algorithm in (SCALE, SPAM_QUARTER, FRUGAL, ADAMP)),
+)
+"""Steps of several passes, and of shares of the entries."""
+
 TARGETS = {
     "cpu": (
         Target("AdamW fp32 1 x 20M, time over torch fused", ratio("adamw-fp32-1x20m"), 1.0),
@@ -117,6 +123,14 @@ TARGETS = {
                 1.15,
             )
             for algorithm in FAMILY
+        ),
+        *(
+            Target(
+                f"{work.title}, time over our AdamW's by their bytes",
+                beside(work.name, OUR_ADAMW, _bytes(work.algorithm) / _bytes(ADAMW)),
+                1.15,
+            )
+            for work in _REDUCING
         ),
         Target("400 tiny tensors, time over torch fused", ratio("adamw-fp32-400-tiny"), 1.0),
         Target("4000 tiny tensors, time over torch fused", ratio("adamw-fp32-4000-tiny"), 1.0),
