@@ -41,7 +41,10 @@ def library(namespace: str = "momentum", device: str = "cpu") -> ctypes.PyDLL | 
 @functools.cache
 def _places() -> tuple[int, int] | None:
     """Return where an object keeps its type and where a tensor's object keeps the tensor, if all objects agree in it."""
-    samples = (torch.empty(3), torch.nn.Parameter(torch.empty(2, 2)), torch.empty((), dtype=torch.float64), torch.empty(8)[::2])
+    flat, square = torch.empty(8, device="cpu"), torch.empty(2, 2, device="cpu")
+    samples = (flat, torch.nn.Parameter(square), flat[::2], torch.empty((), dtype=torch.float64, device="cpu"))
+    if not all(getattr(tensor, "_cdata", 0) for tensor in samples):
+        return None
     tensors = {_place(tensor, Tensor.__basicsize__, tensor._cdata) for tensor in samples}
     others: tuple[object, ...] = ({}, [])
     types = {_place(item, object.__basicsize__, id(type(item))) for item in (*samples, *others)}

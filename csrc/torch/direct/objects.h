@@ -14,7 +14,7 @@ namespace momentum::ops::direct {
 struct Environment {
   const Python* python = nullptr;
   PyObject *tensor_type = nullptr, *parameter_type = nullptr, *dict_type = nullptr, *none = nullptr;
-  // Where an object keeps its type, and a tensor's object the pointer to the tensor: found out by _direct.py, because no
+  // Where an object keeps its type, and a tensor's object the pointer to the tensor: found out by _native.py, because no
   // interface of torch tells a tensor without going through the dispatcher or making another object of it.
   ptrdiff_t type_place = 0, tensor_place = 0;
 };
