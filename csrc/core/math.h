@@ -49,6 +49,16 @@ MOMENTUM_HD V copysign(V magnitude, V sign) {
   return Lanes<V>::copysign(magnitude, sign);
 }
 
+// In double: exact, and so are products of two that were float.
+template <class V>
+MOMENTUM_HD auto wide(V x) {
+  if constexpr (std::is_arithmetic_v<V>) {
+    return double(x);
+  } else {
+    return Lanes<V>::wide(x);
+  }
+}
+
 // sin(pi x) and cos(pi x) for x >= 0. On the GPU the functions of these names, because sin and cos themselves keep a table in
 // local memory for large arguments.
 template <class T>

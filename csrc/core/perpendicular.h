@@ -38,11 +38,12 @@ struct Perpendicular {
     return {};
   }
 
-  template <class T>
-  MOMENTUM_HD static void products(const Scalars<T>&, T g, T w, const T*, double* out) {
-    out[kSquare] = double(w) * double(w);
-    out[kProduct] = double(w) * double(g);
-    out[kWhole] = double(g) * double(g);
+  template <class T, class V, class Wide>
+  MOMENTUM_HD static void products(const Scalars<T>&, V g, V w, const V*, Wide* out) {
+    const Wide grad = math::wide(g), weight = math::wide(w);
+    out[kSquare] = weight * weight;
+    out[kProduct] = weight * grad;
+    out[kWhole] = grad * grad;
   }
 
   template <class T>

@@ -72,12 +72,13 @@ MOMENTUM_HD T segment_value(const Settled<T>& s, const double* of_row) {
   return coefficient(T(of_row[kParamUpdate]), T(of_row[kParamParam]), s.eps);
 }
 
-template <class T>
-MOMENTUM_HD void products(T g, T p, T u, double* out) {
-  out[kGradParam] = double(g) * double(p);
-  out[kGradGrad] = double(g) * double(g);
-  out[kParamParam] = double(p) * double(p);
-  out[kParamUpdate] = double(p) * double(u);
+template <class V, class Wide>
+MOMENTUM_HD void products(V g, V p, V u, Wide* out) {
+  const Wide grad = math::wide(g), param = math::wide(p);
+  out[kGradParam] = grad * param;
+  out[kGradGrad] = grad * grad;
+  out[kParamParam] = param * param;
+  out[kParamUpdate] = param * math::wide(u);
 }
 
 // What rules with a projection have in common: their `Constants` hold `limits`, their `Scalars` `projected` and `decay_scale`.

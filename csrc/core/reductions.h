@@ -74,9 +74,9 @@ MOMENTUM_HD T measure(int k, const Frame<T>& f, const typename Rule::template Sc
   }
 }
 
-// One element of the pass that makes several sums.
-template <class Rule, class T>
-MOMENTUM_HD void products(const Frame<T>& f, const typename Rule::template Scalars<T>& s, T g, T p, const T* x, double* out) {
+// One element, or a vector V of them, of the pass that makes several sums; Wide holds as many doubles.
+template <class Rule, class T, class V, class Wide>
+MOMENTUM_HD void products(const Frame<T>& f, const typename Rule::template Scalars<T>& s, V g, V p, const V* x, Wide* out) {
   Rule::template products<T>(s, effective_gradient(f, g, p), p, x, out);
 }
 

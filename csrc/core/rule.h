@@ -10,14 +10,15 @@
 //              is subtracted from the parameter (learning rate included)
 // and optionally
 //   kScalars     persistent per-tensor float scalars (state "scalars")
-//   kReductions  reductions that run before the map; `reduce_op(k, hypers)` says how reduction k combines, `measure` is its
-//                operand, and `finalize` updates the persistent scalars once its total is known
+//   kReductions  reductions that run before the map; `reduce_op(k, hypers)` says how reduction k combines (kMax: numbers that
+//   are
+//                not negative), `measure` is its operand, of one element or a vector, and `finalize` updates the persistent
+//                scalars once its total is known
 //   segment_axis the axis of the reductions, when they are per row or column; `update` then gets the total of its segment
 //   kReductionReads  bit k: the reductions read state k (all states otherwise)
 //   kReductionReadsParam  they read the parameter
 //   kProducts    in the place of kReductions: how many sums one pass over the elements makes, in double, for each tensor or,
-//   with
-//                `segment_axis`, row; `products` writes their operands. With rows,
+//                with `segment_axis`, row; `products` writes their operands, of one element or a vector. With rows,
 //       kSums          how many sums per tensor are then made of those of its rows; `summarize` writes the operands of a row
 //       segment_value  what `update` gets as its total: a function of the sums of the element's row
 //       kMatrices      tensors of fewer than two dimensions have no rows: TensorContext::rows is 0

@@ -41,13 +41,14 @@ struct Statistic {
     return {c.operand};
   }
 
-  template <class T>
-  MOMENTUM_HD static T measure(int, const Scalars<T>& s, T y, T x, const T*) {
-    const T other = s.operand == kSumOfSquares ? x : y;
-    const T product = x * other;
-    const T magnitude = math::abs(x);
-    const bool same_sign = ((x > T(0)) & (y > T(0))) | ((x < T(0)) & (y < T(0)));  // their product may underflow
-    const T agrees = (x != x) | (y != y) ? x + y : T(same_sign);
+  template <class T, class V>
+  MOMENTUM_HD static V measure(int, const Scalars<T>& s, V y, V x, const V*) {
+    const V other = s.operand == kSumOfSquares ? x : y;
+    const V product = x * other;
+    const V magnitude = math::abs(x);
+    const auto same_sign = ((x > T(0)) & (y > T(0))) | ((x < T(0)) & (y < T(0)));  // their product may underflow
+    const V one = same_sign ? V{} + T(1) : V{};
+    const V agrees = (x != x) | (y != y) ? x + y : one;
     return s.operand == kSum ? x : s.operand == kAbsMax ? magnitude : s.operand == kAgreement ? agrees : product;
   }
 };

@@ -36,14 +36,14 @@ struct Kernels {
   // What the map would make of elements [begin, end) of the states with the scales of a matrix, without storing it: raises
   // `maxima[k]`, the scales of state k as bits.
   void (*maxima)(const Task&, int64_t begin, int64_t end, uint32_t* const* maxima);
-  // The total of elements [begin, end) of reduction k.
-  double (*reduce)(const Task&, int k, int64_t begin, int64_t end);
+  // The totals of reduction k over `count` ranges of `length` elements each, one after another from `begin` on.
+  void (*reduce)(const Task&, int k, int64_t begin, int64_t length, int64_t count, double* out);
   // Rows [row_begin, row_end) of columns [begin, end) of reduction k, into totals[0 .. end - begin).
   void (*reduce_columns)(const Task&, int k, int64_t row_begin, int64_t row_end, int64_t begin, int64_t end, double* totals);
   void (*finalize)(const Task&, int k, double total);
-  // Of rules with products: the sums over elements [begin, end); a tensor's sums out of those of its segments; what is read of
-  // them. Null for others.
-  void (*products)(const Task&, int64_t begin, int64_t end, double* sums);
+  // Of rules with products: the sums over such ranges, `width` numbers each; a tensor's sums out of those of its segments; what
+  // is read of them. Null for others.
+  void (*products)(const Task&, int64_t begin, int64_t length, int64_t count, double* sums);
   void (*summarize)(const Task&, const double* segments, double* sums);
   void (*settle)(const Task&, double* sums);
   // Of rules that select: adds to the counts of pass k for elements [begin, end); of a tensor's complete counts, the digit.

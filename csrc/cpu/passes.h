@@ -72,7 +72,7 @@ class Passes {
   void keep_scales();
   void reduce_contiguous(int k, Axis along, double* totals);
   void reduce_columns(int k, double* totals);
-  void reduce_range(const Task& work, int k, int64_t begin, int64_t end, double* out) const;
+  void reduce_ranges(const Task& work, int k, int64_t begin, int64_t length, int64_t count, double* out) const;
   void sum_segments(double* sums);
   void select(int k, double* totals);
 

@@ -1,123 +1,90 @@
-// Reductions on the CPU: partial totals of ranges, whose borders depend on the tensor alone.
+// Reductions on the CPU: totals of ranges, whose borders depend on the tensor alone.
 //
-// Inside a tile, 64 lanes add in the arithmetic type (4 terms each); lanes, tiles and ranges are combined in double, so the
-// error does not grow with the size of the tensor.
+// Inside a tile, 64 lanes add in the arithmetic type (8 terms each); lanes, tiles and ranges are combined in double, so the
+// error does not grow with the size of the tensor. The lanes stay in registers where the rule makes its operands in vectors.
 #pragma once
 
-#include "core/prepare.h"
-#include "cpu/kernels.h"
-#include "cpu/map.h"
-#include "cpu/stream.h"
+#include "cpu/measure.h"
 
 namespace momentum::cpu::MOMENTUM_ISA {
 
 inline constexpr int kLanes = 64;
-
-// The operands of reduction k for elements [begin, begin + n), n <= kTile.
-template <class Rule, class T>
-struct MeasureTile {
-  const Task& task;
-  const Prepared<Rule, T>& prepared;
-  int k;
-  T buffers[3 + kMaxStates][kTile];  // not initialised: clearing them would cost more than a short row
-  T blocks[kMaxStates][kTile + 2 * kLargestBlock];
-  T values[has_segment_values<Rule>() ? kTile : 1];
-
-  MeasureTile(const Task& of, const Prepared<Rule, T>& with, int reduction) : task(of), prepared(with), k(reduction) {}
-
-  // Where the streams of elements [begin, begin + n) can be read in the arithmetic type.
-  struct Streams {
-    const T *g, *p, *x[kMaxStates];
-  };
-
-  Streams open_all(int64_t begin, int n) {
-    constexpr int kStates = state_count<Rule>();
-    const TensorArgs& t = *task.tensor;
-    const bool own = k < reduction_count<Rule>();
-    const bool is_fresh = fresh<Rule, T>(prepared.scalars);
-    const ParamStream<T> param(t, *task.common, 0, buffers[0], buffers[2 + kMaxStates], nullptr);
-    const bool reads_param = reductions_read_param<Rule>() || prepared.frame.l2 != T(0);
-    Streams streams{};
-    streams.g = open(t.grad, t.grad_dtype, buffers[1], begin, n);
-    streams.p = reads_param ? param.open(begin, n) : streams.g;
-    for (int s = 0; s < kStates; ++s) {
-      const bool read = t.states[s] != nullptr && !is_fresh && (!own || (reduction_reads<Rule>() >> s & 1u) != 0);
-      if (read) {
-        streams.x[s] = open_state(s, begin, n);
-      } else {
-        for (int i = 0; i < n; ++i) buffers[2 + s][i] = T(0);
-        streams.x[s] = buffers[2 + s];
-      }
-    }
-    return streams;
-  }
-
-  void fill(int64_t begin, int n, T* __restrict out) {
-    constexpr int kStates = state_count<Rule>();
-    const Streams streams = open_all(begin, n);
-    const T *g = streams.g, *p = streams.p;
-    const T* x[kMaxStates] = {streams.x[0], streams.x[1], streams.x[2], streams.x[3]};
-    const Frame<T> frame = prepared.frame;
-    const auto scalars = prepared.scalars;
-    const int reduction = k;
-    if constexpr (has_segment_values<Rule>()) segment_totals<Rule, T>(task, scalars, begin, n, values);
-#pragma GCC ivdep
-    for (int i = 0; i < n; ++i) {
-      T state[kMaxStates] = {};
-      for (int s = 0; s < kStates; ++s) state[s] = x[s][i];
-      T value = T(1);
-      if constexpr (has_segment_values<Rule>()) value = values[i];
-      out[i] = measure<Rule, T>(reduction, frame, scalars, g[i], p[i], state, value);
-    }
-  }
-
-  // Of a quantised state all blocks that the range touches are decoded.
-  const T* open_state(int s, int64_t begin, int n) {
-    const TensorArgs& t = *task.tensor;
-    if constexpr (sizeof(T) == sizeof(float)) {
-      if (t.state_dtypes[s] == DType::kCodes) {
-        const StateFormat& format = task.common->state_formats[s];
-        const int64_t first = begin / format.block * format.block;
-        const int64_t past = (begin + n + format.block - 1) / format.block * format.block;
-        decode_state(t, format, s, first, int((past < t.numel ? past : t.numel) - first), blocks[s]);
-        return blocks[s] + (begin - first);
-      }
-    }
-    return open(t.states[s], t.state_dtypes[s], buffers[2 + s], begin, n);
-  }
-
-  static const T* open(const void* base, DType dtype, T* buffer, int64_t begin, int n) {
-    if (dtype == native_dtype<T>()) return at<T>(base, begin);
-    decode<T>(dtype, base, begin, n, buffer);
-    return buffer;
-  }
-};
 
 template <class T>
 static inline double combine(ReduceOp op, double a, T b) {
   return op == ReduceOp::kMax ? math::max(a, double(b)) : a + double(b);
 }
 
-// Combines a tile into the range's 64 totals in double, through lanes in the arithmetic type. The lanes meet once per range: a
-// chain of 64 dependent additions takes longer than reading a tile.
 template <class T>
-static inline void combine_tile(ReduceOp op, const T* __restrict values, int n, double* __restrict totals) {
-  const int whole = n - n % kLanes;
-  if (whole > 0) {
-    T lanes[kLanes] = {};
+static inline void combine_all(ReduceOp op, const T* __restrict values, int n, double* __restrict totals) {
+  if (op == ReduceOp::kMax) {
+    for (int i = 0; i < n; ++i) totals[i] = math::max(totals[i], double(values[i]));
+  } else {
+    for (int i = 0; i < n; ++i) totals[i] += double(values[i]);
+  }
+}
+
+// Maxima are of numbers that are not negative, which the order of their bits is that of, with NaN above all.
+template <ReduceOp kOp>
+static inline Floats combine_vectors(Floats a, Floats b) {
+  if constexpr (kOp == ReduceOp::kMax) {
+    return as_floats(as_ints(a) > as_ints(b) ? as_ints(a) : as_ints(b));
+  } else {
+    return a + b;
+  }
+}
+
+// Elements [0, n), n a multiple of kLanes, combined in lanes.
+template <ReduceOp kOp, class Tile>
+static inline void combine_tile(const Tile& tile, const typename Tile::Streams& streams, int n, float* lanes) {
+  constexpr int kVectors = kLanes / kVector;
+  Floats total[kVectors] = {};
+  for (int i = 0; i < n; i += kLanes) {
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) total[v] = combine_vectors<kOp>(total[v], tile.vector(streams, i + v * kVector));
+  }
+#pragma GCC unroll 16
+  for (int v = 0; v < kVectors; ++v) store(lanes + v * kVector, total[v]);
+}
+
+// The same of values in memory.
+template <class T>
+static inline void combine_values(ReduceOp op, const T* __restrict values, int n, T* __restrict lanes) {
+  for (int j = 0; j < kLanes; ++j) lanes[j] = T(0);
+  for (int i = 0; i < n; i += kLanes) {
     if (op == ReduceOp::kMax) {
-      for (int i = 0; i < whole; i += kLanes) {
-        for (int j = 0; j < kLanes; ++j) lanes[j] = math::max(lanes[j], values[i + j]);
-      }
-      for (int j = 0; j < kLanes; ++j) totals[j] = math::max(totals[j], double(lanes[j]));
+      for (int j = 0; j < kLanes; ++j) lanes[j] = math::max(lanes[j], values[i + j]);
     } else {
-      for (int i = 0; i < whole; i += kLanes) {
-        for (int j = 0; j < kLanes; ++j) lanes[j] += values[i + j];
-      }
-      for (int j = 0; j < kLanes; ++j) totals[j] += double(lanes[j]);
+      for (int j = 0; j < kLanes; ++j) lanes[j] += values[i + j];
     }
   }
-  for (int i = whole; i < n; ++i) totals[i - whole] = combine(op, totals[i - whole], values[i]);
+}
+
+// Elements [begin, begin + n) into the 64 totals of a range, which meet once: a chain of 64 dependent additions takes longer
+// than reading a tile.
+template <class Rule, class T>
+static inline void reduce_tile(MeasureTile<Rule, T>& tile, ReduceOp op, int k, int64_t begin, int n,
+                               double* __restrict totals) {
+  alignas(64) T values[kTile], lanes[kLanes];
+  const auto streams = tile.open(begin, n);
+  const int whole = n - n % kLanes;
+  int filled = 0;
+  if constexpr (measures_vectors<Rule, T>()) {
+    if (k < reduction_count<Rule>()) {
+      filled = whole;
+      if (op == ReduceOp::kMax) {
+        combine_tile<ReduceOp::kMax>(tile, streams, whole, lanes);
+      } else {
+        combine_tile<ReduceOp::kSum>(tile, streams, whole, lanes);
+      }
+    }
+  }
+  if (filled < n) tile.fill(streams, begin, filled, n, values);
+  if (whole > 0) {
+    if (filled == 0) combine_values(op, values, whole, lanes);
+    combine_all(op, lanes, kLanes, totals);
+  }
+  combine_all(op, values + (whole - filled), n - whole, totals);
 }
 
 static inline double total_of_lanes(ReduceOp op, double* totals) {
@@ -132,47 +99,67 @@ static inline double total_of_lanes(ReduceOp op, double* totals) {
   return total;
 }
 
+// `count` ranges of `length` elements, one after another from `begin` on: rows, or one range of a tensor.
 template <class Rule, class T>
-static double reduce_typed(const Task& task, int k, int64_t begin, int64_t end) {
+static void reduce_typed(const Task& task, int k, int64_t begin, int64_t length, int64_t count, double* out) {
   const Prepared<Rule, T> prepared = prepare_task<Rule, T>(task);
   const ReduceOp op = reduce_op<Rule>(k, task.common->hypers);
-  MeasureTile<Rule, T> measure_tile(task, prepared, k);
-  alignas(64) T values[kTile];
-  double totals[kLanes] = {};
-  for (int64_t i = begin; i < end; i += kTile) {
-    const int n = int(end - i < kTile ? end - i : kTile);
-    measure_tile.fill(i, n, values);
-    combine_tile(op, values, n, totals);
+  MeasureTile<Rule, T> tile(task, prepared, k);
+  for (int64_t range = 0; range < count; ++range, begin += length) {
+    alignas(64) double totals[kLanes] = {};
+    for (int64_t i = 0; i < length; i += kTile) {
+      reduce_tile<Rule, T>(tile, op, k, begin + i, int(length - i < kTile ? length - i : kTile), totals);
+    }
+    out[range] = total_of_lanes(op, totals);
   }
-  return total_of_lanes(op, totals);
 }
 
+// Columns add in the arithmetic type over as many rows as a lane of a tile has terms.
 template <class Rule, class T>
 static void reduce_columns_typed(const Task& task, int k, int64_t row_begin, int64_t row_end, int64_t begin, int64_t end,
                                  double* totals) {
+  constexpr int kRows = kTile / kLanes;
   const Prepared<Rule, T> prepared = prepare_task<Rule, T>(task);
   const ReduceOp op = reduce_op<Rule>(k, task.common->hypers);
-  MeasureTile<Rule, T> measure_tile(task, prepared, k);
-  alignas(64) T values[kTile];
+  MeasureTile<Rule, T> tile(task, prepared, k);
+  alignas(64) T values[kTile], sums[kTile];
   for (int64_t c = 0; c < end - begin; ++c) totals[c] = 0;
-  for (int64_t row = row_begin; row < row_end; ++row) {
+  for (int64_t first = row_begin; first < row_end; first += kRows) {
+    const int64_t last = row_end - first < kRows ? row_end : first + kRows;
     for (int64_t c = begin; c < end; c += kTile) {
       const int n = int(end - c < kTile ? end - c : kTile);
-      measure_tile.fill(row * task.tensor->cols + c, n, values);
-      double* __restrict out = totals + (c - begin);
-      if (op == ReduceOp::kMax) {
-        for (int i = 0; i < n; ++i) out[i] = math::max(out[i], double(values[i]));
-      } else {
-        for (int i = 0; i < n; ++i) out[i] += double(values[i]);
+      std::fill_n(sums, n, T(0));
+      for (int64_t row = first; row < last; ++row) {
+        const int64_t at = row * task.tensor->cols + c;
+        const auto streams = tile.open(at, n);
+        int whole = 0;
+        if constexpr (measures_vectors<Rule, T>()) {
+          whole = n - n % kVector;
+          for (int i = 0; i < whole; i += kVector) {
+            const Floats value = tile.vector(streams, i), sum = load<Floats>(sums + i);
+            store(sums + i, op == ReduceOp::kMax ? combine_vectors<ReduceOp::kMax>(sum, value)
+                                                 : combine_vectors<ReduceOp::kSum>(sum, value));
+          }
+        }
+        if (whole == n) continue;
+        tile.fill(streams, at, whole, n, values);
+        for (int i = whole; i < n; ++i) {
+          const T value = values[i - whole];
+          sums[i] = op == ReduceOp::kMax ? math::max(sums[i], value) : sums[i] + value;
+        }
       }
+      combine_all(op, sums, n, totals + (c - begin));
     }
   }
 }
 
 template <class Rule>
-static double reduce_task(const Task& task, int k, int64_t begin, int64_t end) {
-  return task.tensor->param_dtype == DType::kFloat64 ? reduce_typed<Rule, double>(task, k, begin, end)
-                                                     : reduce_typed<Rule, float>(task, k, begin, end);
+static void reduce_task(const Task& task, int k, int64_t begin, int64_t length, int64_t count, double* out) {
+  if (task.tensor->param_dtype == DType::kFloat64) {
+    reduce_typed<Rule, double>(task, k, begin, length, count, out);
+  } else {
+    reduce_typed<Rule, float>(task, k, begin, length, count, out);
+  }
 }
 
 template <class Rule>

@@ -38,11 +38,11 @@ void Passes::reduce(int k) {
   }
 }
 
-void Passes::reduce_range(const Task& work, int k, int64_t begin, int64_t end, double* out) const {
+void Passes::reduce_ranges(const Task& work, int k, int64_t begin, int64_t length, int64_t count, double* out) const {
   if (is_products(k)) {
-    kernels_.products(work, begin, end, out);
+    kernels_.products(work, begin, length, count, out);
   } else {
-    *out = kernels_.reduce(work, k, begin, end);
+    kernels_.reduce(work, k, begin, length, count, out);
   }
 }
 
@@ -84,12 +84,10 @@ void Passes::reduce_contiguous(int k, Axis along, double* totals) {
       const Piece& piece = pieces[p];
       const Task work = task(piece.tensor, totals_of(segments[size_t(piece.tensor)]));
       if (piece.row_end == 0) {
-        reduce_range(work, k, piece.begin, piece.end, piece.out);
+        reduce_ranges(work, k, piece.begin, piece.end - piece.begin, 1, piece.out);
       } else {
         const int64_t length = length_of(*work.tensor);
-        for (int64_t s = piece.begin; s < piece.end; ++s) {
-          reduce_range(work, k, s * length, (s + 1) * length, piece.out + (s - piece.begin) * each);
-        }
+        reduce_ranges(work, k, piece.begin * length, length, piece.end - piece.begin, piece.out);
       }
     }
   });

@@ -18,7 +18,7 @@ static void select_typed(const Task& task, int k, int64_t begin, int64_t end, ui
   alignas(64) T values[kTile];
   for (int64_t i = begin; i < end; i += kTile) {
     const int n = int(end - i < kTile ? end - i : kTile);
-    tile.fill(i, n, values);
+    tile.fill(tile.open(i, n), i, 0, n, values);
     for (int v = 0; v < n; ++v) {
       const int bin = selection_bin(k, digits, selection_key(values[v]));
       if (bin >= 0) ++counts[bin];

@@ -58,17 +58,17 @@ struct Adamp : projection::Rule {
             projected,
             c.nesterov};
   }
-  template <class T>
-  MOMENTUM_HD static T direction(const Scalars<T>& s, T g, const T* x, T* m, T* v) {
+  template <class T, class V>
+  MOMENTUM_HD static V direction(const Scalars<T>& s, V g, const V* x, V* m, V* v) {
     *m = s.beta1 * x[0] + s.one_minus_beta1 * g;
     *v = s.beta2 * x[1] + s.one_minus_beta2 * g * g;
-    const T ahead = s.nesterov ? s.beta1 * *m + s.one_minus_beta1 * g : *m;
+    const V ahead = s.nesterov ? s.beta1 * *m + s.one_minus_beta1 * g : *m;
     return ahead / (math::sqrt(*v) * s.inverse_root + s.eps);
   }
 
-  template <class T>
-  MOMENTUM_HD static void products(const Scalars<T>& s, T g, T p, const T* x, double* out) {
-    T m, v;
+  template <class T, class V, class Wide>
+  MOMENTUM_HD static void products(const Scalars<T>& s, V g, V p, const V* x, Wide* out) {
+    V m, v;
     projection::products(g, p, direction(s, g, x, &m, &v), out);
   }
 

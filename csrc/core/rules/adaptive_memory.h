@@ -58,20 +58,20 @@ struct AdaptiveMemory {
   }
 
   // The weight 1 / P of one element, and the second moment it is made of.
-  template <class T>
-  MOMENTUM_HD static T inverse_scale(const Scalars<T>& s, T g, T second, T* updated) {
+  template <class T, class V>
+  MOMENTUM_HD static V inverse_scale(const Scalars<T>& s, V g, V second, V* updated) {
     *updated = s.beta2 * second + s.one_minus_beta2 * g * g;
-    return s.weighted ? T(1) / (math::sqrt(*updated) * s.inverse_root + s.eps) : T(1);
+    return s.weighted ? T(1) / (math::sqrt(*updated) * s.inverse_root + s.eps) : V{} + T(1);
   }
 
-  template <class T>
-  MOMENTUM_HD static void products(const Scalars<T>& s, T g, T, const T* x, double* out) {
-    T updated;
-    const double weight = double(inverse_scale(s, g, x[1], &updated));
-    const T memory = s.first ? g : x[0];
-    const double change = double(g - memory);
-    out[kGradient] = double(g) * double(g) * weight;
-    out[kMemory] = double(memory) * double(memory) * weight;
+  template <class T, class V, class Wide>
+  MOMENTUM_HD static void products(const Scalars<T>& s, V g, V, const V* x, Wide* out) {
+    V updated;
+    const Wide weight = math::wide(inverse_scale(s, g, x[1], &updated));
+    const V memory = s.first ? g : x[0];
+    const Wide grad = math::wide(g), kept = math::wide(memory), change = math::wide(g - memory);
+    out[kGradient] = grad * grad * weight;
+    out[kMemory] = kept * kept * weight;
     out[kDistance] = change * change * weight;
   }
 

@@ -49,19 +49,19 @@ struct Scale {
             (t.present & 1u) != 0};
   }
 
-  template <class T>
-  MOMENTUM_HD static T average(const Scalars<T>& s, T g, const T* x) {
+  template <class T, class V>
+  MOMENTUM_HD static V average(const Scalars<T>& s, V g, const V* x) {
     return s.momentum * x[0] + s.one_minus_momentum * g;
   }
 
-  template <class T>
-  MOMENTUM_HD static T direction(const Scalars<T>& s, T g, const T* x) {
+  template <class T, class V>
+  MOMENTUM_HD static V direction(const Scalars<T>& s, V g, const V* x) {
     return s.buffered ? s.mix * average(s, g, x) + s.one_minus_mix * g : g;
   }
 
-  template <class T>
-  MOMENTUM_HD static T measure(int, const Scalars<T>& s, T g, T, const T* x) {
-    const T d = direction(s, g, x);
+  template <class T, class V>
+  MOMENTUM_HD static V measure(int, const Scalars<T>& s, V g, V, const V* x) {
+    const V d = direction(s, g, x);
     return d * d;
   }
 

@@ -54,15 +54,15 @@ struct Sgdp : projection::Rule {
     const T decay = projected.view == projection::kNone ? c.decay : c.projected_decay;
     return {c.momentum, c.one_minus_dampening, t.lr, decay, projected, c.nesterov, c.project_momentum};
   }
-  template <class T>
-  MOMENTUM_HD static T direction(const Scalars<T>& s, T g, T stored, T* buffer) {
+  template <class T, class V>
+  MOMENTUM_HD static V direction(const Scalars<T>& s, V g, V stored, V* buffer) {
     *buffer = s.momentum * stored + s.one_minus_dampening * g;
     return s.nesterov ? g + s.momentum * *buffer : *buffer;
   }
 
-  template <class T>
-  MOMENTUM_HD static void products(const Scalars<T>& s, T g, T p, const T* x, double* out) {
-    T buffer;
+  template <class T, class V, class Wide>
+  MOMENTUM_HD static void products(const Scalars<T>& s, V g, V p, const V* x, Wide* out) {
+    V buffer;
     projection::products(g, p, direction(s, g, x[0], &buffer), out);
   }
 

@@ -126,9 +126,9 @@ struct StableSpam {
     return math::abs(g) > s.limit ? g * s.rescale : g;
   }
 
-  template <class T>
-  MOMENTUM_HD static T measure(int k, const Scalars<T>& s, T g, T, const T*) {
-    const T clipped = clip(s, g);
+  template <class T, class V>
+  MOMENTUM_HD static V measure(int k, const Scalars<T>& s, V g, V, const V*) {
+    const V clipped = clip(s, g);
     return k == 0 ? math::abs(g) : clipped * clipped;
   }
 
