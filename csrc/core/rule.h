@@ -10,9 +10,8 @@
 //              is subtracted from the parameter (learning rate included)
 // and optionally
 //   kScalars     persistent per-tensor float scalars (state "scalars")
-//   kReductions  reductions that run before the map; `reduce_op(k, hypers)` says how reduction k combines (kMax: numbers that
-//   are
-//                not negative), `measure` is its operand, of one element or a vector, and `finalize` updates the persistent
+//   kReductions  reductions that run before the map; `reduce_op(k, hypers)` says how reduction k combines, `measure` is its
+//                operand, of one element or a vector (not negative where it is kMax), and `finalize` updates the persistent
 //                scalars once its total is known
 //   segment_axis the axis of the reductions, when they are per row or column; `update` then gets the total of its segment
 //   kReductionReads  bit k: the reductions read state k (all states otherwise)
