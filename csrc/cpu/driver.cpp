@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <mutex>
+#include <optional>
+#include <thread>
 #include <vector>
 
 #include "core/bits.h"
@@ -45,8 +47,7 @@ void Passes::find_scales() {
       if (has_own_scales(t, k)) scales_[i].of_state[k] = scales_[i].values.data() + begin[k];
     }
   }
-  std::vector<int64_t> segments(1, 0), units(1, 0);
-  for (const TensorArgs& t : tensors) segments.push_back(segments.back() + segment_count(t, axis(0)));
+  std::vector<int64_t> units(1, 0);
   for (const int64_t i : chosen) units.push_back(units.back() + (tensors[size_t(i)].numel + kUnit - 1) / kUnit);
   std::mutex merging;
   parallel(units.back(), kMapGrain / kUnit, [&](int64_t begin, int64_t end) {
@@ -60,8 +61,7 @@ void Passes::find_scales() {
       for (int k = 0; k < kMaxStates; ++k) {
         if (found.of_state[k] != nullptr) maxima[k] = own.data() + (found.of_state[k] - found.values.data());
       }
-      kernels_.maxima(task(i, totals_of(segments[size_t(i)])), (unit - units[place]) * kUnit,
-                      std::min((last - units[place]) * kUnit, t.numel), maxima);
+      kernels_.maxima(task(i), (unit - units[place]) * kUnit, std::min((last - units[place]) * kUnit, t.numel), maxima);
       const std::lock_guard lock(merging);  // of maxima: their order does not matter
       for (size_t s = 0; s < own.size(); ++s) {
         const auto known = bit_cast<uint32_t>(found.values[s]);
@@ -87,12 +87,8 @@ void Passes::map() {
   if (uses_matrix_scales(common_)) find_scales();
   const auto& tensors = tensors_;
   const int64_t count = int64_t(tensors.size());
-  std::vector<int64_t> units(count + 1, 0), segments(count + 1, 0);
-  const Axis along = axis(0);
-  for (int64_t i = 0; i < count; ++i) {
-    units[i + 1] = units[i] + (tensors[i].numel + kUnit - 1) / kUnit;
-    segments[i + 1] = segments[i] + segment_count(tensors[i], along);
-  }
+  std::vector<int64_t> units(count + 1, 0);
+  for (int64_t i = 0; i < count; ++i) units[i + 1] = units[i] + (tensors[i].numel + kUnit - 1) / kUnit;
   int64_t work = kTensorCost * count;
   for (const TensorArgs& t : tensors) work += t.numel;
   const int64_t grain = std::max<int64_t>(1, units[count] * kMapGrain / std::max<int64_t>(work, 1));
@@ -103,7 +99,7 @@ void Passes::map() {
       if (unit == last) continue;
       const int64_t first = (unit - units[i]) * kUnit;
       const int64_t stop = std::min((last - units[i]) * kUnit, tensors[i].numel);
-      Task work = task(i, totals_of(segments[i]));
+      Task work = task(i);
       if (!scales_.empty()) work.new_scales = scales_[size_t(i)].of_state;
       kernels_.map(work, first, stop);
       unit = last;
@@ -111,27 +107,75 @@ void Passes::map() {
   });
   keep_scales();
   if (common_.steps == nullptr) return;
-  for (int64_t i = 0; i < count; ++i) common_.steps[i] += 1.0f;
+  for (int64_t i = 0; i < count; ++i) common_.steps[first_ + i] += 1.0f;
 }
+
+namespace {
+
+// Elements of tensors whose passes run one after another, before those of the next tensors: what a pass has read is then still
+// in a cache when the next one reads it again.
+int64_t group_size() {
+  constexpr int64_t kPerProcessor = int64_t(1) << 18;  // its share of the last cache has 16 bytes for each, and more
+  return kPerProcessor * std::max(1u, std::thread::hardware_concurrency());
+}
+
+// The end of the group that begins with tensor `begin`.
+int64_t end_of_group(const std::vector<TensorArgs>& tensors, int64_t begin) {
+  const int64_t count = int64_t(tensors.size()), size = group_size();
+  int64_t end = begin;
+  for (int64_t elements = 0; end < count && elements < size; ++end) elements += tensors[size_t(end)].numel;
+  return end;
+}
+
+// The passes of a stage, or all of them.
+class Stages {
+ public:
+  Stages(const Kernels& kernels, const StepCall& step, ParallelFor parallel_for)
+      : stage_(step.stage), call_(kernels, step.tensors, step.common, parallel_for) {
+    if (step.common.perpendicular == nullptr) return;
+    before_ = rules::perpendicular_pass(step.common);
+    perpendicular_.emplace(cpu::kernels<rules::Perpendicular>(), step.tensors, before_, parallel_for);
+  }
+
+  bool has_reductions() const { return call_.reductions() > 0 || perpendicular_; }
+
+  // For tensors [begin, end).
+  void run(int64_t begin, int64_t end) {
+    const int reductions = call_.reductions();
+    call_.choose(begin, end);
+    if (perpendicular_) {
+      perpendicular_->choose(begin, end);
+      if (runs(2 * reductions + 1)) perpendicular_->reduce(0);
+      if (runs(2 * reductions + 2)) perpendicular_->finalize(0);
+    }
+    for (int k = 0; k < reductions; ++k) {
+      if (runs(2 * k)) call_.reduce(k);
+      if (runs(2 * k + 1)) call_.finalize(k);
+    }
+    if (!runs(2 * reductions)) return;
+    call_.set_completed(reductions);
+    call_.map();
+  }
+
+ private:
+  bool runs(int stage) const { return stage_ == kWholeStep || stage_ == stage; }
+
+  const int stage_;
+  Passes call_;
+  CommonArgs before_;
+  std::optional<Passes> perpendicular_;
+};
+
+}  // namespace
 
 void run_step(const Kernels& kernels, const StepCall& step, ParallelFor parallel_for) {
   if (step.common.found_inf != nullptr && *step.common.found_inf != 0.0f) return;
-  const bool whole = step.stage == kWholeStep;
-  Passes call(kernels, step.tensors, step.common, parallel_for);
-  const int reductions = call.reductions();
-  if (step.common.perpendicular != nullptr) {
-    const CommonArgs common = rules::perpendicular_pass(step.common);
-    Passes pass(cpu::kernels<rules::Perpendicular>(), step.tensors, common, parallel_for);
-    if (whole || step.stage == 2 * reductions + 1) pass.reduce(0);
-    if (whole || step.stage == 2 * reductions + 2) pass.finalize(0);
-  }
-  for (int k = 0; k < reductions; ++k) {
-    if (whole || step.stage == 2 * k) call.reduce(k);
-    if (whole || step.stage == 2 * k + 1) call.finalize(k);
-  }
-  if (whole || step.stage == 2 * reductions) {
-    call.set_completed(reductions);
-    call.map();
+  Stages stages(kernels, step, parallel_for);
+  const int64_t count = int64_t(step.tensors.size());
+  const bool grouped = step.stage == kWholeStep && stages.has_reductions();
+  for (int64_t begin = 0, end = 0; begin < count; begin = end) {
+    end = grouped ? end_of_group(step.tensors, begin) : count;
+    stages.run(begin, end);
   }
 }
 

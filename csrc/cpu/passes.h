@@ -1,7 +1,8 @@
-// The passes of one call over its tensors: what each finds in the totals, and how its work is cut into pieces.
+// The passes of one call over some of its tensors: what each finds in the totals, and how its work is cut into pieces.
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "core/reductions.h"
@@ -12,8 +13,19 @@ namespace momentum::cpu {
 class Passes {
  public:
   Passes(const Kernels& kernels, const std::vector<TensorArgs>& tensors, const CommonArgs& common, ParallelFor parallel_for)
-      : kernels_(kernels), tensors_(tensors), common_(common), parallel_for_(parallel_for) {
+      : kernels_(kernels), all_(tensors), common_(common), parallel_for_(parallel_for) {
     kernels_.constants(common_, constants_);
+    choose(0, int64_t(tensors.size()));
+    const Axis along = axis(0);
+    if (along == Axis::kTensor) return;
+    segments_.assign(1, 0);
+    for (const TensorArgs& t : tensors) segments_.push_back(segments_.back() + segment_count(t, along));
+  }
+
+  // From here on the passes are of tensors [begin, end) of the call.
+  void choose(int64_t begin, int64_t end) {
+    first_ = begin;
+    tensors_ = std::span(all_).subspan(size_t(begin), size_t(end - begin));
   }
 
   int reductions() const { return kernels_.reductions + (common_.cautious == Cautious::kRescaled ? 1 : 0); }
@@ -30,7 +42,7 @@ class Passes {
     for (int k = 0; k < count; ++k) {
       layout_.offset[k] = offset;
       layout_.per_tensor[k] = axis(k) == Axis::kTensor && width(k) == 1;
-      offset += segment_total(tensors_, axis(k)) * width(k);
+      offset += segments_before(axis(k), int64_t(all_.size())) * width(k);
     }
     next_offset_ = offset;
   }
@@ -40,9 +52,15 @@ class Passes {
 
   int width(int k) const { return k < kernels_.reductions ? kernels_.width(k) : 1; }
 
-  // The totals of a tensor's segments as the map reads them, given its first segment.
-  const double* totals_of(int64_t first_segment) const {
-    return common_.totals == nullptr ? nullptr : common_.totals + first_segment * width(0);
+  // Segments of the tensors before tensor `i` of the call. Those that are no whole tensors all have the axis of reduction 0.
+  int64_t segments_before(Axis along, int64_t i) const { return along == Axis::kTensor ? i : segments_[size_t(i)]; }
+
+  // Where reduction k, which is the next, puts the totals of the chosen tensors.
+  double* new_totals(int k) const { return common_.totals + next_offset_ + segments_before(axis(k), first_) * width(k); }
+
+  // The totals of the segments of chosen tensor `i`, as the map reads them.
+  const double* segment_totals(int64_t i) const {
+    return common_.totals == nullptr ? nullptr : common_.totals + segments_before(axis(0), first_ + i) * width(0);
   }
 
   // Whether reduction k makes several numbers for a segment, and whether out of those of reduction 0.
@@ -53,8 +71,9 @@ class Passes {
 
   ReduceOp op(int k) const { return k < kernels_.reductions ? kernels_.reduce_op(k, common_.hypers) : ReduceOp::kSum; }
 
-  Task task(int64_t index, const double* segment_totals) const {
-    return {&common_, &tensors_[index], constants_, &layout_, segment_totals, index, axis(0)};
+  // Of chosen tensor `i`.
+  Task task(int64_t i) const {
+    return {&common_, &tensors_[size_t(i)], constants_, &layout_, segment_totals(i), first_ + i, axis(0)};
   }
 
   template <class Body>
@@ -77,7 +96,10 @@ class Passes {
   void select(int k, double* totals);
 
   const Kernels& kernels_;
-  const std::vector<TensorArgs>& tensors_;
+  const std::vector<TensorArgs>& all_;
+  std::span<const TensorArgs> tensors_;  // the chosen ones
+  int64_t first_ = 0;                    // of them, in the call
+  std::vector<int64_t> segments_;        // before each tensor of the call and in all, unless tensors are the segments
   const CommonArgs& common_;
   ParallelFor parallel_for_;
   ConstantsStorage constants_[2];

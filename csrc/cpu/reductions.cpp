@@ -26,7 +26,7 @@ struct Piece {
 
 void Passes::reduce(int k) {
   set_completed(k);
-  double* totals = common_.totals + next_offset_;
+  double* totals = new_totals(k);
   if (is_selection(k)) {
     select(k, totals);
   } else if (is_sums(k)) {
@@ -60,11 +60,9 @@ void Passes::reduce_contiguous(int k, Axis along, double* totals) {
   std::vector<double> partials(partial_count * each);
   double* partial = partials.data();
   double* out = totals;
-  std::vector<int64_t> segments(1, 0);
   for (int64_t i = 0; i < int64_t(tensors_.size()); ++i) {
     const TensorArgs& t = tensors_[i];
     const int64_t length = length_of(t), count = segment_count(t, along);
-    segments.push_back(segments.back() + segment_count(t, axis(0)));
     if (length > kReduceRange) {
       for (int64_t s = 0; s < count; ++s) {
         for (int64_t b = 0; b < length; b += kReduceRange, partial += each) {
@@ -82,7 +80,7 @@ void Passes::reduce_contiguous(int k, Axis along, double* totals) {
   parallel(int64_t(pieces.size()), 1, [&](int64_t begin, int64_t end) {
     for (int64_t p = begin; p < end; ++p) {
       const Piece& piece = pieces[p];
-      const Task work = task(piece.tensor, totals_of(segments[size_t(piece.tensor)]));
+      const Task work = task(piece.tensor);
       if (piece.row_end == 0) {
         reduce_ranges(work, k, piece.begin, piece.end - piece.begin, 1, piece.out);
       } else {
@@ -113,11 +111,9 @@ void Passes::reduce_contiguous(int k, Axis along, double* totals) {
 
 // Of every tensor, out of what reduction 0 made of its segments.
 void Passes::sum_segments(double* sums) {
-  std::vector<int64_t> segments(1, 0);
-  for (const TensorArgs& t : tensors_) segments.push_back(segments.back() + segment_count(t, axis(0)));
   parallel(int64_t(tensors_.size()), 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      kernels_.summarize(task(i, nullptr), totals_of(segments[size_t(i)]), sums + i * width(1));
+      kernels_.summarize(task(i), segment_totals(i), sums + i * width(1));
     }
   });
 }
@@ -135,7 +131,7 @@ void Passes::select(int k, double* totals) {
       const int64_t last = std::min(end, units[i + 1]);
       if (unit == last) continue;
       std::vector<uint64_t> counts(size_t(bins), 0);
-      kernels_.select(task(int64_t(i), nullptr), k, (unit - units[i]) * kReduceRange,
+      kernels_.select(task(int64_t(i)), k, (unit - units[i]) * kReduceRange,
                       std::min((last - units[i]) * kReduceRange, tensors_[i].numel), counts.data());
       const std::lock_guard lock(merging);
       for (int b = 0; b < bins; ++b) totals[int64_t(i) * each + b] += double(counts[size_t(b)]);
@@ -163,8 +159,7 @@ void Passes::reduce_columns(int k, double* totals) {
   parallel(int64_t(pieces.size()), 1, [&](int64_t begin, int64_t end) {
     for (int64_t p = begin; p < end; ++p) {
       const Piece& piece = pieces[p];
-      kernels_.reduce_columns(task(piece.tensor, nullptr), k, piece.row_begin, piece.row_end, piece.begin, piece.end,
-                              piece.out);
+      kernels_.reduce_columns(task(piece.tensor), k, piece.row_begin, piece.row_end, piece.begin, piece.end, piece.out);
     }
   });
   partial = partials.data();
@@ -183,17 +178,18 @@ void Passes::finalize(int k) {
   set_completed(k);
   if (axis(k) != Axis::kTensor || k >= kernels_.reductions) return;
   if (is_selection(k)) {
-    double* counts = common_.totals + next_offset_;
-    for (int64_t i = 0; i < int64_t(tensors_.size()); ++i) kernels_.choose(task(i, nullptr), k, counts + i * width(k));
+    double* counts = new_totals(k);
+    for (int64_t i = 0; i < int64_t(tensors_.size()); ++i) kernels_.choose(task(i), k, counts + i * width(k));
     return;
   }
   if (is_products(k) || is_sums(k)) {
-    double* sums = common_.totals + next_offset_;
-    for (int64_t i = 0; i < int64_t(tensors_.size()); ++i) kernels_.settle(task(i, nullptr), sums + i * width(k));
+    double* sums = new_totals(k);
+    for (int64_t i = 0; i < int64_t(tensors_.size()); ++i) kernels_.settle(task(i), sums + i * width(k));
     return;
   }
+  const double* totals = new_totals(k);
   for (int64_t i = 0; i < int64_t(tensors_.size()); ++i) {
-    kernels_.finalize(task(i, nullptr), k, common_.totals[next_offset_ + i]);
+    kernels_.finalize(task(i), k, totals[i]);
   }
 }
 

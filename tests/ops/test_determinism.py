@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
+from itertools import chain
 
 import pytest
 import torch
 
-from momentum.enums import Cautious
+from momentum.enums import Cautious, Perpendicular
 from ops.call import Call, make_call
 from ops.cases import TensorCase, dtype_mixes
+from ops.quantised import formats_of, quantise
 from rules import RULES
 from tolerances import bit_equal
 
@@ -76,3 +79,38 @@ def test_threads(rule):
     finally:
         torch.set_num_threads(1)
     assert_same(one, three)
+
+
+def groups(processors: int) -> list[TensorCase]:
+    """More tensors than the CPU takes at a time: their passes run one after another for every 2^18 elements per processor."""
+    large = [TensorCase((511, 513)), TensorCase((1025, 257)), TensorCase((263_000,))]
+    small = [TensorCase((3, 5)), TensorCase((70,)), TensorCase((0,)), TensorCase((40, 40))]
+    return list(chain.from_iterable((large[i % 3], small[i % 4]) for i in range(2 * processors + 3)))
+
+
+@pytest.mark.parametrize("kind", ["plain", "quantised"])
+@pytest.mark.parametrize("rule", RULES)
+def test_groups_of_tensors(rule, kind):
+    """All passes of some tensors before those of the next: a tensor gets what it gets alone, and what single passes make."""
+    from backends import BACKENDS
+
+    processors = os.cpu_count() or 1
+    if processors > 16:
+        pytest.skip(f"{processors} processors: a list of several groups would be too large")
+    cpu, chosen, cases = BACKENDS["cpu"], RULES[rule], groups(processors)
+    options = {"cautious": Cautious.RESCALED, "perpendicular": Perpendicular.RENORMALIZED}
+    together = make_call(chosen, list(chosen.variants.values())[-1], cases, seed=9, **options)
+    if kind == "quantised":
+        # Rows and columns have scales, which take a pass of their own.
+        together = quantise(together, formats_of(together, "rank_one"))
+    alone, staged = together.clone(), together.clone()
+    together.run(cpu)
+    for i in range(len(cases)):
+        alone.select([i]).run(cpu)
+    last = 2 * (chosen.reductions + 1)
+    for stage in [last + 1, last + 2, *range(last + 1)]:
+        staged.options["stage"] = stage
+        staged.run(cpu)
+    assert_same(together, alone)
+    assert_same(together, staged)
+    assert torch.equal(together.steps, staged.steps)
