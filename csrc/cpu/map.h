@@ -18,9 +18,12 @@ namespace momentum::cpu::MOMENTUM_ISA {
 template <class T>
 using Native = std::conditional_t<sizeof(T) == sizeof(double), formats::Float64, formats::Float32>;
 
+// What a step is told of the totals of rows or columns: nothing, the one total of the row that it is in, or each element's.
+enum class Totals { kNone, kOfRow, kOfEach };
+
 // kActive: how many states are stored (optional ones come last). Their streams and `ema` have the arithmetic type here; the
 // parameter and its gradient have it, or are bfloat16.
-template <class Rule, class T, int kActive, bool kEma, bool kSegments, class Format>
+template <class Rule, class T, int kActive, bool kEma, Totals kTotals, class Format>
 static inline void step_tile(const Frame<T>& frame, const typename Rule::template Scalars<T>& scalars, int64_t n,
                              typename Format::Storage* __restrict p, const typename Format::Storage* __restrict g,
                              T* const* states, T* __restrict ema, const T* __restrict totals) {
@@ -30,6 +33,7 @@ static inline void step_tile(const Frame<T>& frame, const typename Rule::templat
   T* __restrict x3 = kActive > 3 ? states[3] : nullptr;
   const Frame<T> f = frame;
   const typename Rule::template Scalars<T> s = scalars;
+  const T of_row = kTotals == Totals::kOfRow ? *totals : T(0);
 #pragma GCC ivdep
   for (int64_t i = 0; i < n; ++i) {
     T x[kMaxStates] = {};
@@ -38,8 +42,8 @@ static inline void step_tile(const Frame<T>& frame, const typename Rule::templat
     if constexpr (kActive > 2) x[2] = x2[i];
     if constexpr (kActive > 3) x[3] = x3[i];
     T value = Format::template load<T>(p[i]);
-    T total = T(0);
-    if constexpr (kSegments) total = totals[i];
+    T total = of_row;
+    if constexpr (kTotals == Totals::kOfEach) total = totals[i];
     step_element<Rule, T>(f, s, Format::template load<T>(g[i]), value, x, total);
     p[i] = Format::template store<T>(value);
     if constexpr (kActive > 0) x0[i] = x[0];
@@ -59,6 +63,16 @@ static inline Prepared<Rule, T> prepare_task(const Task& task) {
                           {task.index, t.lr, t.weight_decay, t.numel, t.rows, t.cols, present, t.scalars});
 }
 
+// What `update` gets of the totals of a row.
+template <class Rule, class T>
+static inline T row_total(const Task& task, const typename Rule::template Scalars<T>& scalars, int64_t row) {
+  if constexpr (has_segment_values<Rule>()) {
+    return Rule::template segment_value<T>(scalars, task.segment_totals + row * product_count<Rule>());
+  } else {
+    return T(task.segment_totals[row]);
+  }
+}
+
 // What `update` gets for elements [begin, begin + n) of the totals of their rows or columns.
 template <class Rule, class T>
 static inline void segment_totals(const Task& task, const typename Rule::template Scalars<T>& scalars, int64_t begin, int n,
@@ -69,11 +83,30 @@ static inline void segment_totals(const Task& task, const typename Rule::templat
     for (int i = 0; i < n; ++row, col = 0) {
       const int64_t left = cols - col;
       const int stop = left < n - i ? i + int(left) : n;
-      const T value = Rule::template segment_value<T>(scalars, task.segment_totals + row * product_count<Rule>());
+      const T value = row_total<Rule, T>(task, scalars, row);
       for (; i < stop; ++i) out[i] = value;
     }
   } else {
     spread_totals<T>(task.axis, cols, task.segment_totals, begin, n, out);
+  }
+}
+
+// Elements [begin, begin + n), of one row where the step goes by rows. `totals` has room for the totals of a tile.
+template <class Rule, class T, int kActive, bool kEma, class Format>
+static inline void step_range(const Task& task, const Prepared<Rule, T>& prepared, bool by_rows, int64_t begin, int64_t n,
+                              typename Format::Storage* p, const typename Format::Storage* g, T* const* states, T* ema,
+                              T* totals) {
+  const auto step = [&]<Totals kTotals>(std::integral_constant<Totals, kTotals>) {
+    step_tile<Rule, T, kActive, kEma, kTotals, Format>(prepared.frame, prepared.scalars, n, p, g, states, ema, totals);
+  };
+  if constexpr (!uses_segments<Rule>()) {
+    step(std::integral_constant<Totals, Totals::kNone>());
+  } else if (by_rows) {
+    totals[0] = row_total<Rule, T>(task, prepared.scalars, begin / task.tensor->cols);
+    step(std::integral_constant<Totals, Totals::kOfRow>());
+  } else {
+    segment_totals<Rule, T>(task, prepared.scalars, begin, int(n), totals);
+    step(std::integral_constant<Totals, Totals::kOfEach>());
   }
 }
 
@@ -107,37 +140,42 @@ static void map_range(const Task& task, int64_t begin, int64_t end) {
   const ParamStream<T> param(t, common, uint32_t(prepared.context.step), buffers[0], buffers[1], random);
   const TileStream<T> grad = make_stream<T>(t.grad, t.grad_dtype, buffers[2]);
   const TileStream<T> ema = make_stream<T>(t.ema, t.ema_dtype, buffers[3]);
-  // Parameters and gradients in bfloat16 are converted by the step itself: it is as fast as with float32, where a detour by
-  // buffers takes half as long again.
-  constexpr bool kMayHalve = sizeof(T) == sizeof(float) && !kEma && !kSegments;
-  const bool halves = kMayHalve && param.is_plain(DType::kBFloat16) && t.grad_dtype == DType::kBFloat16;
   StateStream<T> states[kActive > 0 ? kActive : 1];
-  bool direct = (halves || (param.direct && grad.direct)) && (!kEma || ema.direct) && !kSegments;
+  bool states_direct = true;
   for (int k = 0; k < kActive; ++k) {
     states[k] = StateStream<T>(t, common, k, uint32_t(prepared.context.step), buffers[4 + k], random,
                                task.new_scales != nullptr ? task.new_scales[k] : nullptr);
-    direct = direct && states[k].direct();
+    states_direct = states_direct && states[k].direct();
   }
+  // Rows that are long enough are stepped one by one: what is made of a row's total is then made once.
+  constexpr int kLongRow = 64;
+  const bool by_rows = kSegments && states_direct && task.axis == Axis::kRow && t.cols >= kLongRow;
+  // Parameters and gradients in bfloat16 are converted by the step itself: it is as fast as with float32, where a detour by
+  // buffers takes half as long again.
+  constexpr bool kMayHalve = sizeof(T) == sizeof(float) && !kEma;
+  const bool halves =
+      kMayHalve && param.is_plain(DType::kBFloat16) && t.grad_dtype == DType::kBFloat16 && (!kSegments || by_rows);
+  const bool direct =
+      states_direct && (halves || (param.direct && grad.direct)) && (!kEma || ema.direct) && (!kSegments || by_rows);
   alignas(64) T totals[kSegments ? kTile : 1];
 
-  const int64_t stride = direct ? end - begin : kTile;
-  for (int64_t i = begin; i < end; i += stride) {
-    const int64_t n = end - i < stride ? end - i : stride;
+  for (int64_t i = begin, n = 0; i < end; i += n) {
+    n = end - i;
+    if (by_rows) n = std::min(n, t.cols - i % t.cols);
+    if (!direct) n = std::min<int64_t>(n, kTile);
     const int tile = int(n);  // meaningful where a stream is not direct, and then at most kTile
     T* x[kMaxStates] = {};
     for (int k = 0; k < kActive; ++k) x[k] = states[k].open(i, tile, !is_fresh);
     if (halves) {
       if constexpr (kMayHalve) {
-        step_tile<Rule, T, kActive, false, false, formats::BFloat16>(prepared.frame, prepared.scalars, n,
-                                                                     static_cast<uint16_t*>(t.param) + i,
-                                                                     at<uint16_t>(t.grad, i), x, nullptr, nullptr);
+        step_range<Rule, T, kActive, false, formats::BFloat16>(
+            task, prepared, by_rows, i, n, static_cast<uint16_t*>(t.param) + i, at<uint16_t>(t.grad, i), x, nullptr, totals);
       }
     } else {
       T* p = param.open(i, tile);
       const T* g = grad.open(i, tile, true);
       T* e = kEma ? ema.open(i, tile, true) : nullptr;
-      if constexpr (kSegments) segment_totals<Rule, T>(task, prepared.scalars, i, tile, totals);
-      step_tile<Rule, T, kActive, kEma, kSegments, Native<T>>(prepared.frame, prepared.scalars, n, p, g, x, e, totals);
+      step_range<Rule, T, kActive, kEma, Native<T>>(task, prepared, by_rows, i, n, p, g, x, e, totals);
       param.close(i, tile, p);
       if (kEma) ema.close(i, tile);
     }
@@ -201,8 +239,8 @@ static void maxima_range(const Task& task, int64_t begin, int64_t end, uint32_t*
       }
     }
     if constexpr (kSegments) segment_totals<Rule, float>(task, prepared.scalars, i, n, totals);
-    step_tile<Rule, float, kActive, false, kSegments, formats::Float32>(prepared.frame, prepared.scalars, n, buffers[0],
-                                                                        grad.open(i, n, true), x, nullptr, totals);
+    step_tile<Rule, float, kActive, false, kSegments ? Totals::kOfEach : Totals::kNone, formats::Float32>(
+        prepared.frame, prepared.scalars, n, buffers[0], grad.open(i, n, true), x, nullptr, totals);
     for (int k = 0; k < kActive; ++k) {
       if (maxima[k] != nullptr) raise_scales(matrix_scales(common.state_formats[k], t.rows, t.cols), i, n, x[k], maxima[k]);
     }

@@ -69,7 +69,7 @@ struct Scale {
   MOMENTUM_HD static T update(const Scalars<T>& s, T g, T, T* x, T total) {
     const T d = direction(s, g, x);
     x[0] = s.buffered ? average(s, g, x) : x[0];
-    return s.lr * d / math::max(math::sqrt(total * s.inverse_count), s.eps);
+    return d * (s.lr / math::max(math::sqrt(total * s.inverse_count), s.eps));
   }
 };
 
