@@ -2,6 +2,8 @@
 // their states are; what is left is one dense loop for the rule and one for the rest.
 #include "cpu/subset.h"
 
+#include <algorithm>
+
 #include "core/rules/adam.h"
 #include "core/rules/lion.h"
 #include "core/rules/sgd.h"
@@ -126,7 +128,9 @@ static void move_states(const Chosen& old, const Chosen& now, int n, float* stat
 
 static void pack(const Chosen& chosen, const float* from, int n, float* to) {
   int i = 0, count = 0;
-  for (; i + kVector <= n; i += kVector) count += pack_lanes(to + count, load<Floats>(from + i), chosen.lanes(i));
+  for (; i + kVector <= n; i += kVector) {
+    count += pack_lanes(to + count, load<Floats>(from + i), chosen.lanes(i));
+  }
   for (; i < n; ++i) {
     to[count] = from[i];
     count += int(chosen.has(i));
@@ -145,11 +149,6 @@ static void spread(const Chosen& chosen, const float* from, int n, float* to) {
   }
 }
 
-// A tile of chosen elements, with room for the whole vectors that packing and stepping them touches.
-struct alignas(64) Packed {
-  float item[kSubsetBlock + kVector];
-};
-
 // This and the next are functions of their own because GCC does not vectorise their loops inside the one over tiles.
 [[gnu::noinline]] static void step_others(const Frame<float>& frame, Rest rest, float rate, int n, float* __restrict p,
                                           const float* __restrict g) {
@@ -158,19 +157,16 @@ struct alignas(64) Packed {
   for (int i = 0; i < n; ++i) p[i] = step_rest(f, rest, rate, g[i], p[i]);
 }
 
-// Whole vectors: what lies behind the chosen elements is stepped too and goes nowhere.
+// Elements side by side, their states in place.
 template <class Rule>
-[[gnu::noinline]] static void step_chosen(const Prepared<Rule, float>& prepared, int count, Packed& params, const Packed& grads,
-                                          Packed* states) {
+[[gnu::noinline]] static void step_chosen(const Prepared<Rule, float>& prepared, int n, float* __restrict p,
+                                          const float* __restrict g, float* const* states) {
   constexpr int kStates = subset_states<Rule>();
   static_assert(kStates == 1 || kStates == 2);
-  float* __restrict p = params.item;
-  const float* __restrict g = grads.item;
-  float* __restrict x0 = states[0].item;
-  float* __restrict x1 = states[kStates - 1].item;
+  float* __restrict x0 = states[0];
+  float* __restrict x1 = states[kStates - 1];
   const Frame<float> f = prepared.frame;
   const typename Rule::template Scalars<float> s = prepared.scalars;
-  const int n = (count + kVector - 1) / kVector * kVector;
 #pragma GCC ivdep
   for (int i = 0; i < n; ++i) {
     float x[kMaxStates] = {};
@@ -184,6 +180,91 @@ template <class Rule>
   }
 }
 
+// Tiles whose chosen elements are stepped together, for as long as their states follow each other: one loop over many elements,
+// long after they were packed and long before they are spread, takes half the time of as many short ones.
+template <class Rule>
+class Batch {
+ public:
+  Batch(const SubsetTask& task, const Prepared<Rule, float>& prepared)
+      : t_(*task.tensor), options_(task.call->options), prepared_(prepared), rate_(prepared.context.lr * options_.rest_scale) {}
+
+  // Elements [first, first + n), the states of those chosen from `slot` on.
+  void add(int64_t first, int n, const Chosen& chosen, int count, int64_t slot) {
+    if (count == 0 && options_.rest == Rest::kFrozen) return;
+    if (parts_ == kParts || (total_ > 0 && count > 0 && slot != slot_ + total_)) flush();
+    if (total_ == 0) slot_ = slot;
+    Part& part = part_[parts_];
+    part.param = make_stream<float>(t_.param, t_.param_dtype, buffers_[0][parts_]);
+    part.p = part.param.open(first, n, true);
+    part.g = make_stream<float>(t_.grad, t_.grad_dtype, buffers_[1][parts_]).open(first, n, true);
+    part.chosen = chosen;
+    part.first = first;
+    part.n = n;
+    part.count = count;
+    ++parts_;
+    if (count == 0) return;
+    pack(chosen, part.p, n, p_ + total_);
+    pack(chosen, part.g, n, g_ + total_);
+    total_ += count;
+  }
+
+  void flush() {
+    step();
+    int done = 0;
+    for (int i = 0; i < parts_; ++i) {
+      const Part& part = part_[i];
+      if (options_.rest != Rest::kFrozen && part.count < part.n) {
+        step_others(prepared_.frame, options_.rest, rate_, part.n, part.p, part.g);
+      }
+      if (part.count > 0) spread(part.chosen, p_ + done, part.n, part.p);
+      done += part.count;
+      part.param.close(part.first, part.n);
+    }
+    parts_ = total_ = 0;
+  }
+
+ private:
+  static constexpr int kParts = 4, kStates = subset_states<Rule>();
+
+  struct Part {
+    TileStream<float> param;
+    float* p;
+    const float* g;
+    Chosen chosen;
+    int64_t first;
+    int n, count;
+  };
+
+  // Whole vectors in place; the rest in a vector of its own, as behind it are the states of other elements.
+  void step() {
+    const int rest = total_ % kVector, whole = total_ - rest;
+    float* states[kStates];
+    for (int k = 0; k < kStates; ++k) {
+      states[k] = t_.states[k] + slot_;
+    }
+    if (whole > 0) step_chosen<Rule>(prepared_, whole, p_, g_, states);
+    if (rest == 0) return;
+    alignas(64) float last[kStates][kVector] = {};
+    float* lanes[kStates];
+    for (int k = 0; k < kStates; ++k) {
+      std::copy_n(states[k] + whole, rest, last[k]);
+      lanes[k] = last[k];
+    }
+    step_chosen<Rule>(prepared_, kVector, p_ + whole, g_ + whole, lanes);
+    for (int k = 0; k < kStates; ++k) std::copy_n(last[k], rest, states[k] + whole);
+  }
+
+  const SubsetTensor& t_;
+  const SubsetOptions& options_;
+  const Prepared<Rule, float>& prepared_;
+  const float rate_;
+  int parts_ = 0, total_ = 0;
+  int64_t slot_ = 0;
+  Part part_[kParts];
+  alignas(64) float p_[kParts * kSubsetBlock + kVector] = {}, g_[kParts * kSubsetBlock + kVector] = {};
+  alignas(64) float buffers_[2][kParts][kSubsetBlock];
+};
+
 template <class Rule>
 static void map_subset(const SubsetTask& task, int64_t begin, int64_t end) {
   constexpr int kStates = subset_states<Rule>();
@@ -193,14 +274,9 @@ static void map_subset(const SubsetTask& task, int64_t begin, int64_t end) {
   SubsetMoment moment;
   const TensorFacts facts{task.index, t.lr, t.weight_decay, t.numel, t.rows, t.cols, (1u << kStates) - 1u, nullptr};
   const Prepared<Rule, float> prepared = prepare_subset<Rule>(task.call->common, constants, facts, options, &moment);
-  const float rate = prepared.context.lr * options.rest_scale;
   const SubsetLines lines = make_lines(options.axis, t);
   Choices choices(t, lines.shares, moment);
-
-  alignas(64) float buffers[2][kSubsetBlock];
-  const TileStream<float> param = make_stream<float>(t.param, t.param_dtype, buffers[0]);
-  const TileStream<float> grad = make_stream<float>(t.grad, t.grad_dtype, buffers[1]);
-  Packed chosen_p = {}, chosen_g = {}, chosen_x[kStates] = {};
+  Batch<Rule> batch(task, prepared);
   const int64_t tiles = tiles_per_row(options.axis, lines, t.cols);
   const bool by_row = options.axis == Axis::kRow;
   for (int64_t tile = begin; tile < end; ++tile) {
@@ -221,29 +297,18 @@ static void map_subset(const SubsetTask& task, int64_t begin, int64_t end) {
     const Chosen here = by_row ? first_units(now.has(place) ? n : 0) : now;
     const int count = here.count();
     const int64_t slot = by_row ? (units.slot + now.before(place)) * t.cols + col : row * lines.room + units.slot;
-    const bool moves = choices.draws() && !moment.clears;
     for (int k = 0; k < kStates && count > 0; ++k) {
-      if (moves) move_states(choices.stored(units, words), now, n, t.states[k] + slot);
-      for (int i = 0; i < count; ++i) chosen_x[k].item[i] = moment.clears ? 0.0f : t.states[k][slot + i];
+      if (moment.clears) {
+        std::fill_n(t.states[k] + slot, count, 0.0f);
+      } else if (choices.draws()) {
+        move_states(choices.stored(units, words), now, n, t.states[k] + slot);
+      }
     }
     const bool owns = by_row ? place == 0 && col == 0 : row == 0 || lines.stride != 0;
     if (choices.draws() && owns) choices.store(units, words, now);
-    if (count == 0 && options.rest == Rest::kFrozen) continue;
-    const int64_t first = row * t.cols + col;
-    float* p = param.open(first, n, true);
-    const float* g = grad.open(first, n, true);
-    if (count > 0) {
-      pack(here, p, n, chosen_p.item);
-      pack(here, g, n, chosen_g.item);
-      step_chosen<Rule>(prepared, count, chosen_p, chosen_g, chosen_x);
-      for (int k = 0; k < kStates; ++k) {
-        for (int i = 0; i < count; ++i) t.states[k][slot + i] = chosen_x[k].item[i];
-      }
-    }
-    if (options.rest != Rest::kFrozen && count < n) step_others(prepared.frame, options.rest, rate, n, p, g);
-    if (count > 0) spread(here, chosen_p.item, n, p);
-    param.close(first, n);
+    batch.add(row * t.cols + col, n, here, count, slot);
   }
+  batch.flush();
 }
 
 template <class Rule>
