@@ -2,9 +2,9 @@
 // a step. Bytes per element are those of the streams an operation reads and writes.
 #include "core/philox.h"
 #include "cuda/access.h"
+#include "cuda/launch_tables.h"
 #include "cuda/lists.h"
-#include "cuda/run.h"
-#include "cuda/table_launch.h"
+#include "cuda/streams.h"
 
 namespace momentum::cuda {
 namespace {
@@ -114,17 +114,6 @@ __global__ void __launch_bounds__(kThreads) clear_kernel(const ListParams<Clear,
   }
 }
 
-template <auto kKernel, class Params>
-cudaError_t launch_table(TableLaunch<Params>& launch, const Context& context) {
-  int resident = 0;
-  if (launch.empty()) return cudaSuccess;
-  if (const cudaError_t error = resident_blocks<kKernel>(&resident); error != cudaSuccess) return error;
-  return launch.run(reinterpret_cast<const void*>(kKernel), context, [&](const Params& params) {
-    if (params.header.chunks == 0) return cudaSuccess;
-    return simt::launch(kKernel, std::min(params.header.chunks, unsigned(resident)), kThreads, 0, context.stream, params);
-  });
-}
-
 template <class Op, class T>
 cudaError_t run_typed(const lists::Call<Op>& call, const Context& context) {
   constexpr int V = 16 / sizeof(T);
@@ -148,7 +137,7 @@ cudaError_t run_typed(const lists::Call<Op>& call, const Context& context) {
     }
     launch.add_chunks((t.numel + e.shift + kChunk - 1) / kChunk);
   }
-  return launch_table<list_kernel<Op, T>>(launch, context);
+  return launch_tables<list_kernel<Op, T>>(launch, context, BlockPerChunk{});
 }
 
 }  // namespace
@@ -173,7 +162,7 @@ cudaError_t clear_list(const std::vector<Bytes>& tensors, const Context& context
     e.shift = uint8_t(reinterpret_cast<uintptr_t>(t.data) % 16);
     launch.add_chunks((t.size + e.shift + kClearChunk - 1) / kClearChunk);
   }
-  return launch_table<clear_kernel>(launch, context);
+  return launch_tables<clear_kernel>(launch, context, BlockPerChunk{});
 }
 
 }  // namespace momentum::cuda

@@ -1,10 +1,9 @@
 // SAM-GS, see core/samgs.h: one block decides, then one pass over all tasks reads gradients and averages once and writes
 // averages and the sum: 12 T + 4 bytes per element in float32, beside the 4 T of the norms.
 #include "cuda/access.h"
+#include "cuda/launch_tables.h"
 #include "cuda/ot/reduce.h"
-#include "cuda/run.h"
 #include "cuda/samgs.h"
-#include "cuda/table_launch.h"
 
 namespace momentum::cuda {
 namespace {
@@ -124,13 +123,7 @@ cudaError_t run_typed(const SamgsCall& call, const Context& context) {
     e.aligned = uint16_t(unsigned(out) << kOut | unsigned(grads) << kGrad | unsigned(averages) << kAverage);
     launch.add_chunks((t.numel + shift + kChunk - 1) / kChunk);
   }
-  if (launch.empty()) return cudaSuccess;
-  int resident = 0;
-  if (const cudaError_t error = resident_blocks<kKernel>(&resident); error != cudaSuccess) return error;
-  return launch.run(reinterpret_cast<const void*>(kKernel), context, [&](const auto& params) {
-    const unsigned grid = std::min(params.header.chunks, unsigned(resident));
-    return simt::launch(kKernel, grid, kThreads, 0, context.stream, params);
-  });
+  return launch_tables<kKernel>(launch, context, BlockPerChunk{});
 }
 
 template <int kTasks>

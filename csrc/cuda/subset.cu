@@ -9,7 +9,8 @@
 #include "core/rules/lion.h"
 #include "core/rules/sgd.h"
 #include "core/rules/spam.h"
-#include "cuda/run.h"
+#include "cuda/launch_tables.h"
+#include "cuda/map.h"
 #include "cuda/subset.h"
 
 namespace momentum::cuda {
@@ -286,9 +287,6 @@ void fill_entry(const SubsetCall& call, size_t index, SubsetEntry<Rule>& e) {
 
 template <class Rule>
 cudaError_t run_subset(const SubsetCall& call, const Context& context) {
-  constexpr auto kKernel = subset_kernel<Rule>;
-  int resident = 0;
-  if (const cudaError_t error = resident_blocks<kKernel>(&resident); error != cudaSuccess) return error;
   TableLaunch<SubsetParams<Rule>> launch;
   auto& header = launch.header();
   header.common = call.common;
@@ -301,10 +299,7 @@ cudaError_t run_subset(const SubsetCall& call, const Context& context) {
     launch.add_chunks((e.tiles + kTilesPerChunk - 1) / kTilesPerChunk);
   }
   auto* arrivals = reinterpret_cast<uint32_t*>(call.common.steps + call.tensors.size());
-  return launch.run(reinterpret_cast<const void*>(kKernel), context, [&](const auto& params) {
-    const unsigned grid = std::clamp(params.header.chunks, 1u, unsigned(resident));
-    return simt::launch(kKernel, grid, kThreads, 0, context.stream, params, arrivals);
-  });
+  return launch_tables<subset_kernel<Rule>>(launch, context, BlockPerChunk{1}, arrivals);
 }
 
 template cudaError_t run_subset<rules::Adam>(const SubsetCall&, const Context&);
