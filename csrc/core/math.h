@@ -96,9 +96,9 @@ MOMENTUM_HD T max(T a, T b) {
 }
 
 // sign(0) = 0; NaN stays NaN, where torch.sign makes it 0 and hides it.
-template <class T>
-MOMENTUM_HD T sign(T x) {
-  const T magnitude = x == T(0) ? T(0) : T(1);
+template <class V>
+MOMENTUM_HD V sign(V x) {
+  const V magnitude = x != V{} ? V{} + 1 : V{};
   return x != x ? x : copysign(magnitude, x);
 }
 

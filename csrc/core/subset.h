@@ -201,11 +201,12 @@ MOMENTUM_HD Prepared<Rule, float> prepare_subset(const CommonArgs& common,
   return p;
 }
 
-// An element that is not chosen.
-MOMENTUM_HD float step_rest(const Frame<float>& f, Rest rest, float rate, float g, float p) {
+// An element that is not chosen, or a vector V of them.
+template <class V>
+MOMENTUM_HD V step_rest(const Frame<float>& f, Rest rest, float rate, V g, V p) {
   if (rest == Rest::kFrozen) return p;
   g = effective_gradient(f, g, p);
-  const float u = rest == Rest::kSign ? rate * math::sign(g) : rest == Rest::kGradient ? rate * g : 0.0f;
+  const V u = rest == Rest::kSign ? rate * math::sign(g) : rest == Rest::kGradient ? rate * g : V{};
   return (p * f.decay_before - u) * f.decay_after;
 }
 

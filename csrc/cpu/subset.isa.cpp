@@ -11,6 +11,7 @@
 #include "cpu/pack.h"
 #include "cpu/random.h"
 #include "cpu/stream.h"
+#include "cpu/vector_math.h"
 
 namespace momentum::cpu::MOMENTUM_ISA {
 
@@ -126,35 +127,48 @@ static void move_states(const Chosen& old, const Chosen& now, int n, float* stat
   }
 }
 
-static void pack(const Chosen& chosen, const float* from, int n, float* to) {
+// The chosen ones of two streams, side by side.
+static void pack(const Chosen& chosen, int n, const float* p, const float* g, float* packed_p, float* packed_g) {
   int i = 0, count = 0;
   for (; i + kVector <= n; i += kVector) {
-    count += pack_lanes(to + count, load<Floats>(from + i), chosen.lanes(i));
+    const uint32_t lanes = chosen.lanes(i);
+    pack_lanes(packed_p + count, load<Floats>(p + i), lanes);
+    count += pack_lanes(packed_g + count, load<Floats>(g + i), lanes);
   }
   for (; i < n; ++i) {
-    to[count] = from[i];
+    packed_p[count] = p[i];
+    packed_g[count] = g[i];
     count += int(chosen.has(i));
   }
 }
 
-static void spread(const Chosen& chosen, const float* from, int n, float* to) {
+// Steps the rest of a tile, and puts the chosen ones back in their places.
+template <Rest kRest>
+[[gnu::noinline]] static void spread(const Frame<float>& frame, float rate, const Chosen& chosen, const float* packed, int n,
+                                     float* __restrict p, const float* __restrict g) {
+  const Frame<float> f = frame;
   int i = 0, count = 0;
   for (; i + kVector <= n; i += kVector) {
     const uint32_t lanes = chosen.lanes(i);
-    store(to + i, spread_lanes(from + count, load<Floats>(to + i), lanes));
+    const Floats rest = step_rest(f, kRest, rate, load<Floats>(g + i), load<Floats>(p + i));
+    store(p + i, spread_lanes(packed + count, rest, lanes));
     count += __builtin_popcount(lanes);
   }
-  for (; i < n; ++i) {
-    if (chosen.has(i)) to[i] = from[count++];
-  }
+  for (; i < n; ++i) p[i] = chosen.has(i) ? packed[count++] : step_rest(f, kRest, rate, g[i], p[i]);
 }
 
-// This and the next are functions of their own because GCC does not vectorise their loops inside the one over tiles.
-[[gnu::noinline]] static void step_others(const Frame<float>& frame, Rest rest, float rate, int n, float* __restrict p,
-                                          const float* __restrict g) {
-  const Frame<float> f = frame;
-#pragma GCC ivdep
-  for (int i = 0; i < n; ++i) p[i] = step_rest(f, rest, rate, g[i], p[i]);
+static auto spread_for(Rest rest) {
+  switch (rest) {
+    case Rest::kDecay:
+      return spread<Rest::kDecay>;
+    case Rest::kSign:
+      return spread<Rest::kSign>;
+    case Rest::kGradient:
+      return spread<Rest::kGradient>;
+    case Rest::kFrozen:
+      break;
+  }
+  return spread<Rest::kFrozen>;
 }
 
 // Elements side by side, their states in place.
@@ -180,13 +194,18 @@ template <class Rule>
   }
 }
 
-// Tiles whose chosen elements are stepped together, for as long as their states follow each other: one loop over many elements,
-// long after they were packed and long before they are spread, takes half the time of as many short ones.
+// Tiles whose chosen elements are stepped together, for as long as their states follow each other: what was packed is then
+// stored before it is loaded again. With two, a processor still reads the next tiles' elements meanwhile; with four it waits
+// for memory, and a step beyond the caches takes a fifth longer.
 template <class Rule>
 class Batch {
  public:
   Batch(const SubsetTask& task, const Prepared<Rule, float>& prepared)
-      : t_(*task.tensor), options_(task.call->options), prepared_(prepared), rate_(prepared.context.lr * options_.rest_scale) {}
+      : t_(*task.tensor),
+        options_(task.call->options),
+        prepared_(prepared),
+        rate_(prepared.context.lr * options_.rest_scale),
+        spread_(spread_for(options_.rest)) {}
 
   // Elements [first, first + n), the states of those chosen from `slot` on.
   void add(int64_t first, int n, const Chosen& chosen, int count, int64_t slot) {
@@ -203,8 +222,7 @@ class Batch {
     part.count = count;
     ++parts_;
     if (count == 0) return;
-    pack(chosen, part.p, n, p_ + total_);
-    pack(chosen, part.g, n, g_ + total_);
+    pack(chosen, n, part.p, part.g, p_ + total_, g_ + total_);
     total_ += count;
   }
 
@@ -213,10 +231,7 @@ class Batch {
     int done = 0;
     for (int i = 0; i < parts_; ++i) {
       const Part& part = part_[i];
-      if (options_.rest != Rest::kFrozen && part.count < part.n) {
-        step_others(prepared_.frame, options_.rest, rate_, part.n, part.p, part.g);
-      }
-      if (part.count > 0) spread(part.chosen, p_ + done, part.n, part.p);
+      spread_(prepared_.frame, rate_, part.chosen, p_ + done, part.n, part.p, part.g);
       done += part.count;
       part.param.close(part.first, part.n);
     }
@@ -224,7 +239,7 @@ class Batch {
   }
 
  private:
-  static constexpr int kParts = 4, kStates = subset_states<Rule>();
+  static constexpr int kParts = 2, kStates = subset_states<Rule>();
 
   struct Part {
     TileStream<float> param;
@@ -258,6 +273,7 @@ class Batch {
   const SubsetOptions& options_;
   const Prepared<Rule, float>& prepared_;
   const float rate_;
+  decltype(&spread<Rest::kFrozen>) const spread_;
   int parts_ = 0, total_ = 0;
   int64_t slot_ = 0;
   Part part_[kParts];
@@ -279,14 +295,18 @@ static void map_subset(const SubsetTask& task, int64_t begin, int64_t end) {
   Batch<Rule> batch(task, prepared);
   const int64_t tiles = tiles_per_row(options.axis, lines, t.cols);
   const bool by_row = options.axis == Axis::kRow;
+  int64_t row = begin / tiles, piece = begin % tiles - 1;
+  SubsetLine line = lines.line(row);
   for (int64_t tile = begin; tile < end; ++tile) {
-    const int64_t row = tile / tiles, piece = tile % tiles;
-    const SubsetLine line = lines.line(row);
+    if (++piece == tiles) {
+      piece = 0;
+      line = lines.line(++row);
+    }
     const int64_t index = by_row ? line.tile_of(row) : piece;
     const SubsetTile units = line.tile(lines.shares, index);
     if (units.units <= 0) continue;  // of a line with fewer tiles than others
     const int64_t words = (index + (lines.stride == 0 ? 0 : row * tiles)) * kSubsetWords;
-    const Chosen now = choices.now(units, words);
+    const Chosen& now = choices.now(units, words);
     if (t.rows == 0) {
       if (choices.draws()) choices.store(units, words, now);
       continue;
@@ -294,7 +314,8 @@ static void map_subset(const SubsetTask& task, int64_t begin, int64_t end) {
     const int64_t col = by_row ? piece * kSubsetBlock : units.first;
     const int n = !by_row ? units.units : int(t.cols - col < kSubsetBlock ? t.cols - col : kSubsetBlock);
     const int place = by_row ? int(row - units.first) : 0;
-    const Chosen here = by_row ? first_units(now.has(place) ? n : 0) : now;
+    const Chosen line_of_row = by_row ? first_units(now.has(place) ? n : 0) : Chosen{};
+    const Chosen& here = by_row ? line_of_row : now;
     const int count = here.count();
     const int64_t slot = by_row ? (units.slot + now.before(place)) * t.cols + col : row * lines.room + units.slot;
     for (int k = 0; k < kStates && count > 0; ++k) {
