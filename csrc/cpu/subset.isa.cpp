@@ -254,9 +254,7 @@ class Batch {
   void step() {
     const int rest = total_ % kVector, whole = total_ - rest;
     float* states[kStates];
-    for (int k = 0; k < kStates; ++k) {
-      states[k] = t_.states[k] + slot_;
-    }
+    for (int k = 0; k < kStates; ++k) states[k] = t_.states[k] + slot_;
     if (whole > 0) step_chosen<Rule>(prepared_, whole, p_, g_, states);
     if (rest == 0) return;
     alignas(64) float last[kStates][kVector] = {};
@@ -314,8 +312,8 @@ static void map_subset(const SubsetTask& task, int64_t begin, int64_t end) {
     const int64_t col = by_row ? piece * kSubsetBlock : units.first;
     const int n = !by_row ? units.units : int(t.cols - col < kSubsetBlock ? t.cols - col : kSubsetBlock);
     const int place = by_row ? int(row - units.first) : 0;
-    const Chosen line_of_row = by_row ? first_units(now.has(place) ? n : 0) : Chosen{};
-    const Chosen& here = by_row ? line_of_row : now;
+    const Chosen of_row = by_row ? first_units(now.has(place) ? n : 0) : Chosen{};
+    const Chosen& here = by_row ? of_row : now;
     const int count = here.count();
     const int64_t slot = by_row ? (units.slot + now.before(place)) * t.cols + col : row * lines.room + units.slot;
     for (int k = 0; k < kStates && count > 0; ++k) {
