@@ -30,8 +30,9 @@ void find_block_scales(const StateFormat& format, int n, const float* values, fo
 // The same out of the largest magnitudes of runs of elements, as bits and lane by lane; a block is a whole number of runs.
 void find_block_scales(const StateFormat& format, int n, int run, const Ints* most, formats::BlockScale* found);
 
-// Stores codes and scales. `random` holds one word per element where the format rounds stochastically.
-void encode_blocks(const StateFormat& format, void* codes, void* scales, int64_t begin, int n, const float* values,
+// Stores codes and scales. `random` holds one word per element where the format rounds stochastically. Values in alternating
+// order are whole pairs.
+void encode_blocks(const StateFormat& format, void* codes, void* scales, int64_t begin, int n, const float* values, Order order,
                    const formats::BlockScale* found, const uint32_t* random);
 
 }  // namespace momentum::cpu::MOMENTUM_ISA

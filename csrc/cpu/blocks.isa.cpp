@@ -53,30 +53,40 @@ uint32_t absmax_bits(const float* values, int n) {
   return uint32_t(result);
 }
 
+// Numbers that are not simply multiplied by the inverse of their scale and rounded to nearest.
 template <CodeMap kMap>
-void encode_run(uint8_t* codes, const BlockScale& scale, int64_t begin, int n, const float* values, const uint32_t* random) {
-  constexpr bool kBytes = formats::code_bits(kMap) == 8;
-  const float factor = scale.inverse * kConstants<kMap>.units;  // read before the codes are written, which might be anything
-  if (random == nullptr && scale.is_regular()) {
-    uint8_t* to = codes + (kBytes ? begin : begin >> 1);
-    int i = 0;
-    for (; i + kGroup <= n; i += kGroup, to += kBytes ? kGroup : kGroup / 2)
-      encode_group(kConstants<kMap>, to, values + i, factor);
-    if (i == n) return;
-    float rest[kGroup] = {};
-    uint8_t bytes[kGroup];
-    const int count = n - i;
-    std::memcpy(rest, values + i, size_t(count) * sizeof(float));
-    encode_group(kConstants<kMap>, bytes, rest, factor);
-    if (!kBytes && (count & 1) != 0) bytes[count >> 1] &= 15;  // the last byte has one code
-    std::memcpy(to, bytes, size_t(kBytes ? count : (count + 1) >> 1));
-    return;
-  }
+void encode_singly(uint8_t* codes, const BlockScale& scale, int64_t begin, int n, const float* values, const uint32_t* random) {
   for (int i = 0; i < n; ++i) {
     const float x = formats::normalise(scale, values[i]);
     const uint32_t code = random == nullptr ? formats::nearest_code(kMap, x) : formats::stochastic_code(kMap, x, random[i]);
     store_code(kMap, codes, begin + i, code);
   }
+}
+
+template <CodeMap kMap, Order kOrder = Order::kRising>
+void encode_run(uint8_t* codes, const BlockScale& scale, int64_t begin, int n, const float* values, const uint32_t* random) {
+  if (random != nullptr || !scale.is_regular()) {
+    if constexpr (kOrder == Order::kRising) return encode_singly<kMap>(codes, scale, begin, n, values, random);
+    float ordered[kLargestBlock];
+    std::memcpy(ordered, values, size_t(n) * sizeof(float));
+    put_in_order(n, ordered);
+    return encode_singly<kMap>(codes, scale, begin, n, ordered, random);
+  }
+  constexpr bool kBytes = formats::code_bits(kMap) == 8;
+  const float factor = scale.inverse * kConstants<kMap>.units;  // read before the codes are written, which might be anything
+  uint8_t* to = codes + (kBytes ? begin : begin >> 1);
+  int i = 0;
+  for (; i + kGroup <= n; i += kGroup, to += kBytes ? kGroup : kGroup / 2) {
+    encode_group<kOrder>(kConstants<kMap>, to, values + i, factor);
+  }
+  if (i == n) return;
+  float rest[kGroup] = {};
+  uint8_t bytes[kGroup];
+  const int count = n - i;
+  std::memcpy(rest, values + i, size_t(count) * sizeof(float));
+  encode_group<kOrder>(kConstants<kMap>, bytes, rest, factor);
+  if (!kBytes && (count & 1) != 0) bytes[count >> 1] &= 15;  // the last byte has one code
+  std::memcpy(to, bytes, size_t(kBytes ? count : (count + 1) >> 1));
 }
 
 // Calls use.template operator()<map>().
@@ -193,12 +203,16 @@ void find_block_scales(const StateFormat& format, int n, int run, const Ints* mo
 }
 
 void encode_blocks(const StateFormat& format, void* codes, void* scales, int64_t begin, int n, const float* values,
-                   const BlockScale* found, const uint32_t* random) {
+                   [[maybe_unused]] Order order, const BlockScale* found, const uint32_t* random) {
   with_map(format.map, [&]<CodeMap kMap>() {
+    auto* run = &encode_run<kMap>;
+#if defined(__AVX512F__)
+    if (order == Order::kAlternating) run = &encode_run<kMap, Order::kAlternating>;
+#endif
     for (int i = 0; i < n; i += format.block, ++found) {
       formats::store_scale(scales, format.scale_dtype, (begin + i) / format.block, found->scale);
-      encode_run<kMap>(static_cast<uint8_t*>(codes), *found, begin + i, n - i < format.block ? n - i : format.block, values + i,
-                       random == nullptr ? nullptr : random + i);
+      run(static_cast<uint8_t*>(codes), *found, begin + i, n - i < format.block ? n - i : format.block, values + i,
+          random == nullptr ? nullptr : random + i);
     }
   });
 }

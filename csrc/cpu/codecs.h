@@ -143,13 +143,24 @@ class DynamicBytesDecoder {
     unit_ = load_table<Floats>(table.unit) * (down < 1.0f ? scale * 0x1p60f : scale);
   }
 
-  Floats operator()(Ints code) const {
-    const Floats number = __builtin_convertvector(code, Floats) * 0x1p-8f + shift_;  // exact
+  Floats operator()(Ints code) const { return decode<0>(code); }
+
+  // Of the codes in byte kPlace of each word.
+  template <int kPlace>
+  Floats of_pair(Ints words) const {
+    return decode<kPlace>(words & (0xff << 8 * kPlace));
+  }
+
+ private:
+  // The codes are in byte kPlace of words that are otherwise zero. Beside this power of two they count 256ths.
+  template <int kPlace>
+  Floats decode(Ints words) const {
+    constexpr float kBeside = kPlace == 0 ? 0x1p15f : 0x1p7f;
+    const Floats number = as_floats(words | bit_cast<int32_t>(kBeside)) - (kBeside - shift_);  // exact
     const Ints decade = as_ints(number) >> 23;
     return (slope_ * number + flip_sign(lookup(bias_, decade), number)) * lookup(unit_, decade);
   }
 
- private:
   float shift_ = 0, slope_ = 0;
   Table<Floats> bias_ = {}, unit_ = {};
 };
@@ -160,6 +171,12 @@ class FourBitsDecoder {
   FourBitsDecoder(const FourBits& table, float scale) : values_(load_table<Floats>(table.values) * scale) {}
 
   Floats operator()(Ints code) const { return lookup(values_, code); }
+
+  // Of the codes in half kPlace of each byte.
+  template <int kPlace>
+  Floats of_pair(Ints words) const {
+    return lookup(values_, words >> 4 * kPlace);
+  }
 
  private:
   Table<Floats> values_ = {};
@@ -275,17 +292,32 @@ inline Ints load_codes(const uint8_t* codes, int64_t i) {
   return kBits == 8 ? load_bytes(codes + i) : load_nibbles(codes + (i >> 1));
 }
 
+// What codes i .. i + kPair stand for, where i is even, as a pair of vectors.
+template <int kBits, Order kOrder, class Decoder>
+inline void decode_pair(const Decoder& decoder, const uint8_t* codes, int64_t i, Floats& first, Floats& second) {
+#if defined(__AVX512F__)
+  if constexpr (kOrder == Order::kAlternating) {
+    const Ints words = kBits == 8 ? load_byte_pairs(codes + i) : load_nibble_pairs(codes + (i >> 1));
+    first = decoder.template of_pair<0>(words);
+    second = decoder.template of_pair<1>(words);
+    return;
+  }
+#endif
+  first = decoder(load_codes<kBits>(codes, i));
+  second = decoder(load_codes<kBits>(codes, i + kVector));
+}
+
 // The codes of a group of numbers, which `factor` brings to `units` times [-1, 1]; up to 1.5 times that where a block's scale
 // was rounded to a subnormal float16.
-template <class Constants>
+template <Order kOrder, class Constants>
 inline void encode_group(const Constants& constants, uint8_t* codes, const float* values, float factor) {
   Ints code[kGroupVectors];
 #pragma GCC unroll 16
   for (int j = 0; j < kGroupVectors; ++j) code[j] = nearest(constants, load<Floats>(values + j * kVector) * factor);
   if constexpr (Codec<Constants>::kBits == 8) {
-    store_bytes(codes, code, constants.zero);
+    store_bytes<kOrder>(codes, code, constants.zero);
   } else {
-    store_nibbles(codes, code, constants.zero);
+    store_nibbles<kOrder>(codes, code, constants.zero);
   }
 }
 

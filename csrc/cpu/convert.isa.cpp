@@ -22,7 +22,7 @@ void convert(const Conversion& c, int64_t begin, int64_t end) {
       } else {
         formats::BlockScale found[kTileBlocks];
         find_block_scales(c.format, n, values, found);
-        encode_blocks(c.format, c.codes, c.scales, i, n, values, found, words);
+        encode_blocks(c.format, c.codes, c.scales, i, n, values, Order::kRising, found, words);
       }
     } else {
       matrix ? decode_matrix(c.format, shape, c.codes, scales, i, n, values)

@@ -76,6 +76,21 @@ static inline Table<Floats> operator*(Table<Floats> table, float factor) {
 inline constexpr int kGroup = 64;
 inline constexpr int kGroupVectors = kGroup / kVector;
 
+// How the elements of a pair of vectors lie: the second vector's after the first's, or those with even places in the first and
+// those with odd ones in the second, which saves bfloat16 numbers and codes that are read and written in pairs a good part of
+// their shuffles (AVX-512 only).
+enum class Order { kRising, kAlternating };
+inline constexpr int kPair = 2 * kVector;
+
+// `n` numbers, a multiple of a pair, out of alternating order.
+static inline void put_in_order(int n, float* values) {
+  for (int begin = 0; begin < n; begin += kPair) {
+    float pair[kPair];
+    std::memcpy(pair, values + begin, sizeof(pair));
+    for (int i = 0; i < kPair; ++i) values[begin + i] = pair[i / 2 + i % 2 * kVector];
+  }
+}
+
 // For each instruction set:
 //   lookup             entry `index` of a table of 16, lane by lane; only the low four bits of an index count
 //   at_least, at_most  the larger and the smaller of each number and one bound; not for NaN
@@ -84,6 +99,7 @@ inline constexpr int kGroupVectors = kGroup / kVector;
 //   with_sign_of       v, negated where x is negative
 //   round_to_int       to nearest, ties to even
 //   load_bytes, load_nibbles    codes as integers; of nibbles only the low four bits count
+//   load_byte_pairs, load_nibble_pairs  the codes of a pair of vectors in alternating order, beside each other (AVX-512 only)
 //   store_bytes, store_nibbles  a group of integers plus `zero` as codes; negative ones become 0, bytes above 255 that
 // Bytes are widened by intrinsics, the masked ones of AVX-512, because GCC 12 takes the undefined operand of the others for a
 // mistake.
@@ -126,24 +142,46 @@ static inline Ints round_to_int(Floats x) { return reinterpret_cast<Ints>(_mm512
 static inline Ints load_bytes(const uint8_t* from) {
   return reinterpret_cast<Ints>(_mm512_maskz_cvtepu8_epi32(0xffff, load<__m128i>(from)));
 }
-// The bytes of a group in order. Packing takes four from each vector at a time.
-static inline __m512i narrow(const Ints* v, int zero) {
+static inline Ints load_byte_pairs(const uint8_t* from) {
+  return reinterpret_cast<Ints>(_mm512_maskz_cvtepu16_epi32(0xffff, load<__m256i>(from)));
+}
+// The bytes of a group, four from each vector at a time.
+static inline __m512i narrow_by_fours(const Ints* v, int zero) {
   const __m512i low = _mm512_maskz_packs_epi32(~0u, raw(v[0]), raw(v[1])), base = _mm512_set1_epi16(int16_t(zero));
   const __m512i high = _mm512_maskz_packs_epi32(~0u, raw(v[2]), raw(v[3]));
-  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-  const __m512i bytes =
-      _mm512_maskz_packus_epi16(~uint64_t(0), _mm512_maskz_add_epi16(~0u, low, base), _mm512_maskz_add_epi16(~0u, high, base));
-  return _mm512_maskz_permutexvar_epi32(0xffff, order, bytes);
+  return _mm512_maskz_packus_epi16(~uint64_t(0), _mm512_maskz_add_epi16(~0u, low, base),
+                                   _mm512_maskz_add_epi16(~0u, high, base));
 }
-static inline void store_bytes(uint8_t* to, const Ints* v, int zero) { store(to, narrow(v, zero)); }
+// The same in order.
+static inline __m512i narrow(const Ints* v, int zero) {
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  return _mm512_maskz_permutexvar_epi32(0xffff, order, narrow_by_fours(v, zero));
+}
+template <Order kOrder>
+static inline void store_bytes(uint8_t* to, const Ints* v, int zero) {
+  if constexpr (kOrder == Order::kRising) return store(to, narrow(v, zero));
+  const __m512i beside =
+      _mm512_maskz_broadcast_i32x4(0xffff, _mm_setr_epi8(0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15));
+  const __m512i order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+  store(to, _mm512_maskz_permutexvar_epi64(0xff, order, _mm512_shuffle_epi8(narrow_by_fours(v, zero), beside)));
+}
 // The first of two numbers in the low half of a byte. Bits above the fourth are arbitrary.
 static inline Ints load_nibbles(const uint8_t* from) {
   const __m512i both = _mm512_maskz_cvtepu8_epi64(0xff, _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
   return reinterpret_cast<Ints>(_mm512_or_epi64(both, _mm512_maskz_slli_epi64(0xff, both, 28)));
 }
+static inline Ints load_nibble_pairs(const uint8_t* from) { return load_bytes(from); }
+template <Order kOrder>
 static inline void store_nibbles(uint8_t* to, const Ints* v, int zero) {
-  const __m512i pairs = _mm512_maskz_maddubs_epi16(~0u, narrow(v, zero), _mm512_set1_epi16(1 | (16 << 8)));
-  store(to, _mm512_maskz_cvtepi16_epi8(~0u, pairs));
+  if constexpr (kOrder == Order::kRising) {
+    const __m512i pairs = _mm512_maskz_maddubs_epi16(~0u, narrow(v, zero), _mm512_set1_epi16(1 | (16 << 8)));
+    return store(to, _mm512_maskz_cvtepi16_epi8(~0u, pairs));
+  }
+  // Four codes of the first vector of a pair, then four of the second, in the high half of 64 bits.
+  const __m512i bytes = narrow_by_fours(v, zero), order = _mm512_setr_epi32(0, 4, 8, 12, 2, 6, 10, 14, 0, 0, 0, 0, 0, 0, 0, 0);
+  const __m512i both = _mm512_or_epi64(bytes, _mm512_maskz_srli_epi64(0xff, bytes, 28));
+  const __m512i ordered = _mm512_maskz_permutexvar_epi32(0xffff, order, both);
+  std::memcpy(to, &ordered, kGroup / 2);
 }
 
 #elif defined(__AVX2__)
@@ -186,7 +224,9 @@ static inline __m256i narrow(const Ints* v, int zero) {
   const __m256i bytes = _mm256_packus_epi16(_mm256_add_epi16(low, base), _mm256_add_epi16(high, base));
   return _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
 }
+template <Order kOrder>
 static inline void store_bytes(uint8_t* to, const Ints* v, int zero) {
+  static_assert(kOrder == Order::kRising);
   store(to, narrow(v, zero));
   store(to + 32, narrow(v + 4, zero));
 }
@@ -194,7 +234,9 @@ static inline Ints load_nibbles(const uint8_t* from) {
   const __m256i both = _mm256_cvtepu8_epi64(_mm_cvtsi32_si128(load<int>(from)));
   return reinterpret_cast<Ints>(_mm256_or_si256(both, _mm256_slli_epi64(both, 28)));
 }
+template <Order kOrder>
 static inline void store_nibbles(uint8_t* to, const Ints* v, int zero) {
+  static_assert(kOrder == Order::kRising);
   const __m256i first = _mm256_set1_epi16(1 | (16 << 8));
   const __m256i low = _mm256_maddubs_epi16(narrow(v, zero), first), high = _mm256_maddubs_epi16(narrow(v + 4, zero), first);
   // Packing takes eight from each at a time.
@@ -232,7 +274,9 @@ static inline Ints load_bytes(const uint8_t* from) {
   for (int i = 0; i < kVector; ++i) v[i] = from[i];
   return v;
 }
+template <Order kOrder>
 static inline void store_bytes(uint8_t* to, const Ints* v, int zero) {
+  static_assert(kOrder == Order::kRising);
   for (int i = 0; i < kGroup; ++i) {
     const int32_t code = v[i / kVector][i % kVector] + zero;
     to[i] = uint8_t(code < 0 ? 0 : code > 255 ? 255 : code);
@@ -243,9 +287,11 @@ static inline Ints load_nibbles(const uint8_t* from) {
   for (int i = 0; i < kVector; ++i) v[i] = from[i / 2] >> (i % 2 * 4);
   return v;
 }
+template <Order kOrder>
 static inline void store_nibbles(uint8_t* to, const Ints* v, int zero) {
+  static_assert(kOrder == Order::kRising);
   uint8_t bytes[kGroup];
-  store_bytes(bytes, v, zero);
+  store_bytes<kOrder>(bytes, v, zero);
   for (int i = 0; i < kGroup; i += 2) to[i / 2] = uint8_t(bytes[i] | (bytes[i + 1] << 4));
 }
 

@@ -3,8 +3,9 @@
 // its first code is known.
 //
 // A map is a set of constants here, so one loop per rule serves all maps of a width, for a parameter and gradient in float32 or
-// bfloat16. The loop is bound by vector instructions, not by memory or latency: what it saves is a store and two loads of each
-// state, and cycles that roots and quotients leave to others. Encoding the tile before in the same loop is slower.
+// bfloat16. The loop is bound by vector instructions, not by memory or latency, and most by those of the units that multiply,
+// because these make roots and quotients too: what it saves is a store and two loads of each state, products by one, and, with
+// bfloat16, shuffles. Encoding the tile before in the same loop is slower, and so is decoding ahead.
 #pragma once
 
 #include <algorithm>
@@ -73,31 +74,42 @@ struct Codes {
   }
 };
 
-// `n` elements, a multiple of a vector. The new states go to `states`; most[k][r] is made the largest magnitude of new state k
-// in run r, as bits and lane by lane. A run is a part of a block of every state.
-template <class Rule, int kActive, class Constants, class Number>
+// The order of the elements of a pair of vectors.
+template <class Number>
+inline constexpr Order kOrderOf = std::is_same_v<Number, float> ? Order::kRising : Order::kAlternating;
+
+// `n` elements, a multiple of a pair of vectors. The new states go to `states`, in that order; most[k][r] is made the largest
+// magnitude of new state k in run r, as bits and lane by lane. A run is a part of a block of every state. kPlain: the frame's
+// grad_factor and decay_after are 1.
+template <class Rule, int kActive, class Constants, bool kPlain, class Number>
 static void step_vectors(Frame<float> frame, const typename Rule::template Scalars<float>& scalars, int n, int run,
                          Number* __restrict p, const Number* __restrict g, const Codes<Constants>* coded,
                          float (*__restrict states)[kTile], Ints (*__restrict most)[kTileBlocks]) {
   const typename Rule::template Scalars<float> s = scalars;
   frame.l2 = 0.0f;
   frame.cautious = false;
+  if constexpr (kPlain) frame.grad_factor = frame.decay_after = 1.0f;
   for (int begin = 0, r = 0; begin < n; begin += run, ++r) {
     const int end = begin + run < n ? begin + run : n;
     typename Codec<Constants>::Decoder decoders[kActive];
     Ints largest[kActive] = {};
     for (int k = 0; k < kActive; ++k) decoders[k] = coded[k].decoder(begin);
-    for (int i = begin; i < end; i += kVector) {
-      Floats x[kMaxStates] = {};
-      for (int k = 0; k < kActive; ++k) x[k] = decoders[k](load_codes<Codec<Constants>::kBits>(coded[k].codes, i));
-      Floats value = load_numbers(p + i);
-      step_element<Rule, float>(frame, s, load_numbers(g + i), value, x, Floats{});
-      store_numbers(p + i, value);
+    for (int i = begin; i < end; i += kPair) {
+      Floats x[2][kMaxStates] = {}, grad[2], value[2];
       for (int k = 0; k < kActive; ++k) {
-        store(states[k] + i, x[k]);
-        const Ints bits = as_ints(x[k]) & 0x7fffffff;
-        largest[k] = bits > largest[k] ? bits : largest[k];
+        decode_pair<Codec<Constants>::kBits, kOrderOf<Number>>(decoders[k], coded[k].codes, i, x[0][k], x[1][k]);
       }
+      load_pair(g + i, grad[0], grad[1]);
+      load_pair(p + i, value[0], value[1]);
+      for (int j = 0; j < 2; ++j) {
+        step_element<Rule, float>(frame, s, grad[j], value[j], x[j], Floats{});
+        for (int k = 0; k < kActive; ++k) {
+          store(states[k] + i + j * kVector, x[j][k]);
+          const Ints bits = as_ints(x[j][k]) & 0x7fffffff;
+          largest[k] = bits > largest[k] ? bits : largest[k];
+        }
+      }
+      store_pair(p + i, value[0], value[1]);
     }
     for (int k = 0; k < kActive; ++k) most[k][r] = largest[k];
   }
@@ -130,7 +142,6 @@ class CodesMap {
       step(begin, n, p, grad_.open(begin, n, true));
       param_.close(begin, n, p);
     }
-    for (int k = 0; k < kActive; ++k) states_[k].close(begin, n);
   }
 
  private:
@@ -143,12 +154,20 @@ class CodesMap {
       coded_[k].codes = at<uint8_t>(t_.states[k], begin * kBits / 8);
       coded_[k].scales = at<uint8_t>(t_.scales[k], scale);
     }
-    if (n % kVector == 0) {
+    if (n % kPair == 0) {
       run_vectors(n, p, g);
       for (int k = 0; k < kActive; ++k) states_[k].measure(n, run_, most_[k]);
-      return;
+      for (int k = 0; k < kActive; ++k) states_[k].close(begin, n, kOrderOf<Number>);
+    } else {
+      step_last(n, p, g);
+      for (int k = 0; k < kActive; ++k) states_[k].measure(n);
+      for (int k = 0; k < kActive; ++k) states_[k].close(begin, n);
     }
-    // The last tile: with zeros after its end, which are not measured.
+  }
+
+  // The last tile: with zeros after its end, which are not measured. Leaves the states in rising order.
+  template <class Number>
+  void step_last(int n, Number* p, const Number* g) {
     alignas(64) Number padded[2][kTile] = {};
     alignas(64) uint8_t codes[kActive][kTile * kBits / 8] = {};
     std::copy(p, p + n, padded[0]);
@@ -157,14 +176,22 @@ class CodesMap {
       std::copy(coded_[k].codes, coded_[k].codes + (n * kBits + 7) / 8, codes[k]);
       coded_[k].codes = codes[k];
     }
-    run_vectors(n + kVector - n % kVector, padded[0], padded[1]);
+    const int whole = n + kPair - n % kPair;
+    run_vectors(whole, padded[0], padded[1]);
     std::copy(padded[0], padded[0] + n, p);
-    for (int k = 0; k < kActive; ++k) states_[k].measure(n);
+    if constexpr (kOrderOf<Number> == Order::kAlternating) {
+      for (int k = 0; k < kActive; ++k) put_in_order(whole, values_[k]);
+    }
   }
 
   template <class Number>
   void run_vectors(int n, Number* p, const Number* g) {
-    step_vectors<Rule, kActive, Constants>(prepared_.frame, prepared_.scalars, n, run_, p, g, coded_, values_, most_);
+    const Frame<float>& frame = prepared_.frame;
+    if (frame.grad_factor == 1.0f && frame.decay_after == 1.0f) {
+      step_vectors<Rule, kActive, Constants, true>(frame, prepared_.scalars, n, run_, p, g, coded_, values_, most_);
+    } else {
+      step_vectors<Rule, kActive, Constants, false>(frame, prepared_.scalars, n, run_, p, g, coded_, values_, most_);
+    }
   }
 
   const TensorArgs& t_;

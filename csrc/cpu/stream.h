@@ -108,21 +108,22 @@ class StateStream {
   // The same of a state in blocks that has been measured in runs.
   void measure(int n, int run, const Ints* most) { find_block_scales(*format_, n, run, most, scales_); }
 
-  void close(int64_t begin, int n) const {
+  // `order`: of the values in the buffer, kRising but for states in blocks.
+  void close(int64_t begin, int n, Order order = Order::kRising) const {
     if constexpr (sizeof(T) == sizeof(float)) {
-      if (format_ != nullptr) return close_blocks(begin, n);
+      if (format_ != nullptr) return close_blocks(begin, n, order);
     }
     plain_.close(begin, n);
   }
 
  private:
-  void close_blocks(int64_t begin, int n) const {
+  void close_blocks(int64_t begin, int n, Order order) const {
     if (format_->stochastic) fill_random(*tensor_, state_seed(tensor_->seed, k_), step_, begin, n, random_);
     if (has_matrix_scales(*format_, tensor_->rows, tensor_->cols)) {
       return encode_matrix(*format_, matrix_scales(*format_, tensor_->rows, tensor_->cols), plain_.base, new_scales_, begin, n,
                            plain_.buffer, format_->stochastic ? random_ : nullptr);
     }
-    encode_blocks(*format_, plain_.base, tensor_->scales[k_], begin, n, plain_.buffer, scales_,
+    encode_blocks(*format_, plain_.base, tensor_->scales[k_], begin, n, plain_.buffer, order, scales_,
                   format_->stochastic ? random_ : nullptr);
   }
 

@@ -76,19 +76,42 @@ struct Lanes<cpu::MOMENTUM_ISA::Floats> {
 
 namespace momentum::cpu::MOMENTUM_ISA {
 
-// Numbers in storage, as formats::Float32 and formats::BFloat16 load and store them.
-static inline Floats load_numbers(const float* from) { return load<Floats>(from); }
-static inline void store_numbers(float* to, Floats x) { store(to, x); }
-
-static inline Floats load_numbers(const uint16_t* from) {
-  return as_floats(reinterpret_cast<Ints>(_mm512_maskz_cvtepu16_epi32(0xffff, load<__m256i>(from))) << 16);
+// Pairs of vectors in storage, as formats::Float32 and formats::BFloat16 load and store numbers; those in bfloat16 in
+// alternating order.
+static inline void load_pair(const float* from, Floats& first, Floats& second) {
+  first = load<Floats>(from);
+  second = load<Floats>(from + kVector);
 }
-static inline void store_numbers(uint16_t* to, Floats x) {
-  typedef uint32_t Words __attribute__((vector_size(4 * kVector)));
-  const Words u = reinterpret_cast<Words>(x);
-  const Words rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-  const Words stored = x != x ? Words{} + 0x7fc0u : rounded;
-  store(to, _mm512_maskz_cvtepi32_epi16(0xffff, reinterpret_cast<__m512i>(stored)));
+static inline void store_pair(float* to, Floats first, Floats second) {
+  store(to, first);
+  store(to + kVector, second);
+}
+
+typedef uint32_t Words __attribute__((vector_size(4 * kVector)));
+
+static inline void load_pair(const uint16_t* from, Floats& first, Floats& second) {
+  const Words both = load<Words>(from);
+  first = reinterpret_cast<Floats>(both << 16);
+  second = reinterpret_cast<Floats>(both & 0xffff0000u);
+}
+
+static inline uint32_t nans(Floats x) { return _mm512_cmp_ps_mask(raw(x), raw(x), _CMP_UNORD_Q); }
+
+static inline void store_pair(uint16_t* to, Floats first, Floats second) {
+  const Words a = reinterpret_cast<Words>(first), b = reinterpret_cast<Words>(second);
+  // The halves of both that are kept, side by side, and those that are dropped: they round up above one half, and at one half
+  // where what is kept is odd.
+  const auto kept = reinterpret_cast<__m512i>(a >> 16 | (b & 0xffff0000u));
+  const auto dropped = reinterpret_cast<__m512i>((a & 0xffffu) | b << 16);
+  const __m512i one = _mm512_set1_epi16(1);
+  const __m512i above_half = _mm512_or_si512(dropped, _mm512_and_si512(kept, one));
+  const __mmask32 up = _mm512_cmpgt_epu16_mask(above_half, _mm512_set1_epi16(int16_t(0x8000)));
+  __m512i rounded = _mm512_mask_add_epi16(kept, up, kept, one);
+  if (_mm512_cmp_ps_mask(raw(first), raw(second), _CMP_UNORD_Q) != 0) [[unlikely]] {
+    const __mmask32 undefined = _pdep_u32(nans(first), 0x55555555u) | _pdep_u32(nans(second), 0xaaaaaaaau);
+    rounded = _mm512_mask_mov_epi16(rounded, undefined, _mm512_set1_epi16(0x7fc0));
+  }
+  store(to, rounded);
 }
 
 }  // namespace momentum::cpu::MOMENTUM_ISA

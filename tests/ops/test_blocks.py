@@ -9,7 +9,7 @@ import torch
 
 from momentum.enums import Cautious, DecayMode, Residual, Rounding
 from ops.cases import BF16, FP16, FP32, TensorCase
-from ops.quantised import SIGNED, check, quantised_call
+from ops.quantised import SIGNED, check, quantised_call, scales_of
 from ops.test_determinism import assert_same
 from ops.test_parity import per_tensor
 from rules import RULES, VARIANTS, first
@@ -108,24 +108,67 @@ def test_states_that_a_step_does_not_read(backend, rule, variant, step):
     assert all(tensor.isfinite().all() for tensor in spoiled.lists["scales"])
 
 
-def test_not_a_number_shows_in_its_block_alone(backend):
+ENDS = (1, 2, 15, 16, 17, 31, 32, 33, 48, 63, 64, 65, 95, 96, 97, 511, 512, 513, 527, 528, 543, 544, 545, 1023, 1040, 1056)
+
+
+def everywhere(name, i):
+    return True
+
+
+@pytest.mark.parametrize("kind", ["int4", "int8", "small", "stochastic"])
+@pytest.mark.parametrize("dtype", [FP32, BF16])
+def test_ends(backend, dtype, kind):
+    """Tensors that end anywhere in a vector, a pair of vectors, a group of codes, a block or a tile."""
+    cases = [TensorCase((n,), dtype, dtype, offset=i % 2) for i, n in enumerate(ENDS)]
+    call, formats = quantised_call(RULES["adam"], first(RULES["adam"]), kind, cases, which=everywhere, device=backend.device)
+    run_and_check(backend, call, formats)
+
+
+@pytest.mark.parametrize("kind", ["int4", "int8", "small", "stochastic"])
+@pytest.mark.parametrize("dtype", [FP32, BF16])
+def test_blocks_that_need_care(backend, dtype, kind):
+    """Blocks of nothing but zeros, and of numbers so small that they are scaled in two steps, beside usual ones."""
+    cases = [TensorCase((n,), dtype, dtype) for n in (1056, 1000)]
+    call, formats = quantised_call(RULES["adam"], first(RULES["adam"]), kind, cases, which=everywhere, device=backend.device)
+    for i in range(len(cases)):
+        call.lists["grads"][i][:256] = 0.0
+        call.lists["grads"][i][256:512] *= 1e-12
+        for name, chosen in formats.items():
+            scales, per_part = scales_of(call, formats, name, i), 256 // chosen.block
+            scales[:per_part] = 0.0
+            scales[per_part : 2 * per_part] = 1e-28
+    run_and_check(backend, call, formats)
+    for name in formats:
+        assert (scales_of(call, formats, name, 0)[0] == 0).item()
+
+
+@pytest.mark.parametrize("kind", ["int4", "int8"])
+@pytest.mark.parametrize("dtype", [FP32, BF16])
+def test_not_a_number_shows_in_its_block_alone(backend, dtype, kind):
     """A NaN gradient spoils its block of each state, and no other."""
-    call, _formats = quantised_call(
-        RULES["adam"], first(RULES["adam"]), "int4", [TensorCase((1000,))], which=lambda name, i: True, device=backend.device
+    call, formats = quantised_call(
+        RULES["adam"], first(RULES["adam"]), kind, [TensorCase((1000,), dtype, dtype)], which=everywhere, device=backend.device
     )
     clean = call.clone()
     call.lists["grads"][0][300] = torch.nan
+    call.lists["grads"][0][303] = torch.nan
     clean.run(backend)
     call.run(backend)
-    for place in range(2):
-        scales = call.lists["scales"][place].cpu()
-        assert scales.isnan().nonzero().tolist() == [[2]]
-        others = torch.arange(8) != 2
-        assert bit_equal(scales[others], clean.lists["scales"][place].cpu()[others])
-    assert call.lists["params"][0].isnan().nonzero().tolist() == [[300]]
+    for name, chosen in formats.items():
+        scales, spoiled = scales_of(call, formats, name, 0).cpu(), 300 // chosen.block
+        assert scales.isnan().nonzero().tolist() == [[spoiled]]
+        others = torch.arange(len(scales)) != spoiled
+        assert bit_equal(scales[others], scales_of(clean, formats, name, 0).cpu()[others])
+    param = call.lists["params"][0].cpu()
+    others = ~param.isnan()
+    assert (~others).nonzero().tolist() == [[300], [303]]
+    assert bit_equal(param[others], clean.lists["params"][0].cpu()[others])
+    if dtype == BF16:
+        assert param[~others].view(torch.int16).tolist() == [0x7FC0, 0x7FC0]
     call.lists["grads"][0].fill_(0.5)
     call.run(backend)
-    assert torch.equal(call.lists["params"][0].isnan().cpu().nonzero().flatten(), torch.arange(256, 384))
+    begin, block = 300 // chosen.block * chosen.block, chosen.block
+    assert torch.equal(call.lists["params"][0].isnan().cpu().nonzero().flatten(), torch.arange(begin, begin + block))
 
 
 LIST = [TensorCase((n,), p, p, offset=i % 4) for i, (n, p) in enumerate([(5, FP32), (4096, BF16), (257, FP16), (40_001, FP32)])]
