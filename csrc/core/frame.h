@@ -74,14 +74,24 @@ MOMENTUM_HD V effective_gradient(const Frame<T>& f, V g, V p) {
   return f.l2 != T(0) ? math::multiply_add(f.l2, p, g) : g;
 }
 
-// One element of the map, or a vector V of them. `total` is the total of the element's row or column, for rules that use one.
+// What a step takes off an element, or off a vector V of them; g is the effective gradient. `total` is the total of the
+// element's row or column, for rules that use one.
+template <class Rule, class T, class V>
+MOMENTUM_HD V masked_update(const Frame<T>& f, const typename Rule::template Scalars<T>& s, V g, V p, V* x, V total) {
+  const V u = Rule::template update<T>(s, g, p, x, total);
+  const V masked = u * g > T(0) ? u * f.cautious_scale : u * T(0);  // NaN stays NaN
+  return f.cautious ? masked : u;
+}
+
+template <class T, class V>
+MOMENTUM_HD V updated(const Frame<T>& f, V p, V u) {
+  return (p * f.decay_before - u) * f.decay_after;
+}
+
+// One element of the map, or a vector V of them.
 template <class Rule, class T, class V>
 MOMENTUM_HD void step_element(const Frame<T>& f, const typename Rule::template Scalars<T>& s, V g, V& p, V* x, V total) {
-  g = effective_gradient(f, g, p);
-  V u = Rule::template update<T>(s, g, p, x, total);
-  const V masked = u * g > T(0) ? u * f.cautious_scale : u * T(0);  // NaN stays NaN
-  u = f.cautious ? masked : u;
-  p = (p * f.decay_before - u) * f.decay_after;
+  p = updated(f, p, masked_update<Rule>(f, s, effective_gradient(f, g, p), p, x, total));
 }
 
 // One element of the reduction that counts what the cautious mask keeps. The sign of the update does not depend on the total of

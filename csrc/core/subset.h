@@ -201,13 +201,17 @@ MOMENTUM_HD Prepared<Rule, float> prepare_subset(const CommonArgs& common,
   return p;
 }
 
-// An element that is not chosen, or a vector V of them.
+// What is taken off an element that is not chosen, or off a vector V of them: `nothing` where it decays at most.
+template <class V>
+MOMENTUM_HD V update_of_rest(const Frame<float>& f, Rest rest, float rate, V g, V p, V nothing = V{}) {
+  if (rest != Rest::kSign && rest != Rest::kGradient) return nothing;
+  g = effective_gradient(f, g, p);
+  return rest == Rest::kSign ? rate * math::sign(g) : rate * g;
+}
+
 template <class V>
 MOMENTUM_HD V step_rest(const Frame<float>& f, Rest rest, float rate, V g, V p) {
-  if (rest == Rest::kFrozen) return p;
-  g = effective_gradient(f, g, p);
-  const V u = rest == Rest::kSign ? rate * math::sign(g) : rest == Rest::kGradient ? rate * g : V{};
-  return (p * f.decay_before - u) * f.decay_after;
+  return rest == Rest::kFrozen ? p : updated(f, p, update_of_rest(f, rest, rate, g, p));
 }
 
 }  // namespace momentum

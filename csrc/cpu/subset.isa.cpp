@@ -19,14 +19,16 @@ static_assert(kSubsetBlock <= kTile);
 
 // Which units of one block are chosen.
 struct Chosen {
-  uint32_t word[kSubsetWords] = {};
+  alignas(4 * kSubsetWords) uint32_t word[kSubsetWords] = {};
 
   bool has(int place) const { return ((word[place / 32] >> (place % 32)) & 1u) != 0; }
-  // Of the elements of one vector.
-  uint32_t lanes(int place) const { return (word[place / 32] >> (place % 32)) & ((1u << kVector) - 1u); }
+  // Of the first elements of one vector.
+  uint32_t lanes(int place, int count) const { return (word[place / 32] >> (place % 32)) & ((1u << count) - 1u); }
   int count() const {
     int total = 0;
-    for (int w = 0; w < kSubsetWords; ++w) total += __builtin_popcount(word[w]);
+    for (int w = 0; w < kSubsetWords; w += 2) {
+      total += __builtin_popcountll(uint64_t(word[w + 1]) << 32 | word[w]);
+    }
     return total;
   }
   int before(int place) const {
@@ -98,7 +100,11 @@ class Choices {
   Chosen stored(const SubsetTile& tile, int64_t words) const {
     if (t_.mask == nullptr) return first_units(t_.count > 0 ? tile.units : 0);
     Chosen c;
-    for (int w = 0; w * 32 < tile.units; ++w) c.word[w] = t_.mask[words + w];
+    if (tile.units == kSubsetBlock) {
+      std::memcpy(c.word, t_.mask + words, sizeof(c.word));
+    } else {
+      for (int w = 0; w * 32 < tile.units; ++w) c.word[w] = t_.mask[words + w];
+    }
     return c;
   }
 
@@ -127,34 +133,36 @@ static void move_states(const Chosen& old, const Chosen& now, int n, float* stat
   }
 }
 
-// The chosen ones of two streams, side by side.
-static void pack(const Chosen& chosen, int n, const float* p, const float* g, float* packed_p, float* packed_g) {
-  int i = 0, count = 0;
-  for (; i + kVector <= n; i += kVector) {
-    const uint32_t lanes = chosen.lanes(i);
-    pack_lanes(packed_p + count, load<Floats>(p + i), lanes);
-    count += pack_lanes(packed_g + count, load<Floats>(g + i), lanes);
-  }
-  for (; i < n; ++i) {
-    packed_p[count] = p[i];
-    packed_g[count] = g[i];
-    count += int(chosen.has(i));
-  }
+// body(first, count) for each vector of n elements, the last of which may have fewer.
+template <class Body>
+static inline void each_vector(int n, const Body& body) {
+  int i = 0;
+  for (; i + kVector <= n; i += kVector) body(i, kVector);
+  if (i < n) body(i, n - i);
 }
 
-// Steps the rest of a tile, and puts the chosen ones back in their places.
+// The gradients of the chosen elements, as the rule sees them, side by side.
+static void pack(const Frame<float>& frame, const Chosen& chosen, int n, const float* p, const float* g, float* packed) {
+  const Frame<float> f = frame;
+  each_vector(n, [&](int i, int count) {
+    const Floats gradient = effective_gradient(f, load_first(g + i, count), load_first(p + i, count));
+    packed += pack_lanes(packed, gradient, chosen.lanes(i, count));
+  });
+}
+
+// Steps all elements of a tile, the chosen ones by the updates that lie side by side.
 template <Rest kRest>
-[[gnu::noinline]] static void spread(const Frame<float>& frame, float rate, const Chosen& chosen, const float* packed, int n,
+[[gnu::noinline]] static void spread(const Frame<float>& frame, float rate, const Chosen& chosen, const float* updates, int n,
                                      float* __restrict p, const float* __restrict g) {
   const Frame<float> f = frame;
-  int i = 0, count = 0;
-  for (; i + kVector <= n; i += kVector) {
-    const uint32_t lanes = chosen.lanes(i);
-    const Floats rest = step_rest(f, kRest, rate, load<Floats>(g + i), load<Floats>(p + i));
-    store(p + i, spread_lanes(packed + count, rest, lanes));
-    count += __builtin_popcount(lanes);
-  }
-  for (; i < n; ++i) p[i] = chosen.has(i) ? packed[count++] : step_rest(f, kRest, rate, g[i], p[i]);
+  each_vector(n, [&](int i, int count) {
+    const uint32_t lanes = chosen.lanes(i, count);
+    const Floats before = load_first(p + i, count);
+    const Floats rest = update_of_rest(f, kRest, rate, load_first(g + i, count), before, unknown_zeros());
+    const Floats after = updated(f, before, spread_lanes(updates, rest, lanes));
+    store_first(p + i, kRest == Rest::kFrozen ? choose_lanes(after, before, lanes) : after, count);
+    updates += __builtin_popcount(lanes);
+  });
 }
 
 static auto spread_for(Rest rest) {
@@ -171,27 +179,23 @@ static auto spread_for(Rest rest) {
   return spread<Rest::kFrozen>;
 }
 
-// Elements side by side, their states in place.
+// Makes updates of gradients that lie side by side, with their states in place: behind those are the states of others.
 template <class Rule>
-[[gnu::noinline]] static void step_chosen(const Prepared<Rule, float>& prepared, int n, float* __restrict p,
-                                          const float* __restrict g, float* const* states) {
+[[gnu::noinline]] static void step_chosen(const Prepared<Rule, float>& prepared, int n, float* __restrict g,
+                                          float* const* states) {
   constexpr int kStates = subset_states<Rule>();
   static_assert(kStates == 1 || kStates == 2);
   float* __restrict x0 = states[0];
   float* __restrict x1 = states[kStates - 1];
   const Frame<float> f = prepared.frame;
   const typename Rule::template Scalars<float> s = prepared.scalars;
-#pragma GCC ivdep
-  for (int i = 0; i < n; ++i) {
-    float x[kMaxStates] = {};
-    x[0] = x0[i];
-    if constexpr (kStates > 1) x[1] = x1[i];
-    float value = p[i];
-    step_element<Rule, float>(f, s, g[i], value, x, 0.0f);
-    p[i] = value;
-    x0[i] = x[0];
-    if constexpr (kStates > 1) x1[i] = x[1];
-  }
+  each_vector(n, [&](int i, int count) {
+    Floats x[kMaxStates] = {load_first(x0 + i, count)};
+    if constexpr (kStates > 1) x[1] = load_first(x1 + i, count);
+    store(g + i, masked_update<Rule, float>(f, s, load<Floats>(g + i), Floats{}, x, Floats{}));
+    store_first(x0 + i, x[0], count);
+    if constexpr (kStates > 1) store_first(x1 + i, x[1], count);
+  });
 }
 
 // Tiles whose chosen elements are stepped together, for as long as their states follow each other: what was packed is then
@@ -222,16 +226,18 @@ class Batch {
     part.count = count;
     ++parts_;
     if (count == 0) return;
-    pack(chosen, n, part.p, part.g, p_ + total_, g_ + total_);
+    pack(prepared_.frame, chosen, n, part.p, part.g, updates_ + total_);
     total_ += count;
   }
 
   void flush() {
-    step();
+    float* states[kStates];
+    for (int k = 0; k < kStates; ++k) states[k] = t_.states[k] + slot_;
+    if (total_ > 0) step_chosen<Rule>(prepared_, total_, updates_, states);
     int done = 0;
     for (int i = 0; i < parts_; ++i) {
       const Part& part = part_[i];
-      spread_(prepared_.frame, rate_, part.chosen, p_ + done, part.n, part.p, part.g);
+      spread_(prepared_.frame, rate_, part.chosen, updates_ + done, part.n, part.p, part.g);
       done += part.count;
       part.param.close(part.first, part.n);
     }
@@ -250,23 +256,6 @@ class Batch {
     int n, count;
   };
 
-  // Whole vectors in place; the rest in a vector of its own, as behind it are the states of other elements.
-  void step() {
-    const int rest = total_ % kVector, whole = total_ - rest;
-    float* states[kStates];
-    for (int k = 0; k < kStates; ++k) states[k] = t_.states[k] + slot_;
-    if (whole > 0) step_chosen<Rule>(prepared_, whole, p_, g_, states);
-    if (rest == 0) return;
-    alignas(64) float last[kStates][kVector] = {};
-    float* lanes[kStates];
-    for (int k = 0; k < kStates; ++k) {
-      std::copy_n(states[k] + whole, rest, last[k]);
-      lanes[k] = last[k];
-    }
-    step_chosen<Rule>(prepared_, kVector, p_ + whole, g_ + whole, lanes);
-    for (int k = 0; k < kStates; ++k) std::copy_n(last[k], rest, states[k] + whole);
-  }
-
   const SubsetTensor& t_;
   const SubsetOptions& options_;
   const Prepared<Rule, float>& prepared_;
@@ -275,7 +264,7 @@ class Batch {
   int parts_ = 0, total_ = 0;
   int64_t slot_ = 0;
   Part part_[kParts];
-  alignas(64) float p_[kParts * kSubsetBlock + kVector] = {}, g_[kParts * kSubsetBlock + kVector] = {};
+  alignas(64) float updates_[kParts * kSubsetBlock + kVector] = {};  // before they are made: gradients
   alignas(64) float buffers_[2][kParts][kSubsetBlock];
 };
 
