@@ -1,6 +1,9 @@
 // What reductions read: tiles of a tensor's streams in the arithmetic type, and what a reduction makes of each element.
 #pragma once
 
+#include <algorithm>
+#include <type_traits>
+
 #include "core/prepare.h"
 #include "cpu/kernels.h"
 #include "cpu/map.h"
@@ -77,11 +80,26 @@ class MeasureTile {
     }
   }
 
-  // A vector of the same, of an own reduction of a rule that measures_vectors.
+  bool reads_param() const { return reads_param_; }
+  bool reads_states() const {
+    return std::any_of(reads_state_, reads_state_ + kStates, [](bool reads) { return reads; });
+  }
+
+  // A vector of the same, of an own reduction of a rule that measures_vectors. kParam, kAnyState: what is read beside the
+  // gradient; what is not read is zero.
+  template <bool kParam, bool kAnyState>
   Floats vector(const Streams& streams, int i) const {
     Floats x[kMaxStates] = {};
-    for (int s = 0; s < kStates; ++s) x[s] = load_ahead(streams.x[s] + i);
-    const Floats p = load_ahead(streams.p + i), g = effective_gradient(prepared_.frame, load_ahead(streams.g + i), p);
+    if constexpr (kAnyState) {
+      for (int s = 0; s < kStates; ++s) x[s] = load_ahead(streams.x[s] + i);
+    }
+    Floats g = load_ahead(streams.g + i), p = {};
+    if constexpr (kParam) {
+      p = load_ahead(streams.p + i);
+      g = effective_gradient(prepared_.frame, g, p);
+    } else {
+      g *= prepared_.frame.grad_factor;
+    }
     return Rule::template measure<float>(k_, prepared_.scalars, g, p, x);
   }
 

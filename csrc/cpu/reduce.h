@@ -34,15 +34,32 @@ static inline Floats combine_vectors(Floats a, Floats b) {
   }
 }
 
+// body(kParam, kAnyState): the constants that MeasureTile::vector takes, for what a tile reads.
+template <class Tile, class Body>
+static inline void for_reads(const Tile& tile, const Body& body) {
+  constexpr std::true_type kYes;
+  constexpr std::false_type kNo;
+  if (tile.reads_param()) {
+    tile.reads_states() ? body(kYes, kYes) : body(kYes, kNo);
+  } else {
+    tile.reads_states() ? body(kNo, kYes) : body(kNo, kNo);
+  }
+}
+
 // Elements [0, n), n a multiple of kLanes, combined in lanes.
 template <ReduceOp kOp, class Tile>
 static inline void combine_tile(const Tile& tile, const typename Tile::Streams& streams, int n, float* lanes) {
   constexpr int kVectors = kLanes / kVector;
   Floats total[kVectors] = {};
-  for (int i = 0; i < n; i += kLanes) {
+  for_reads(tile, [&](auto param, auto any_state) {
+    for (int i = 0; i < n; i += kLanes) {
 #pragma GCC unroll 16
-    for (int v = 0; v < kVectors; ++v) total[v] = combine_vectors<kOp>(total[v], tile.vector(streams, i + v * kVector));
-  }
+      for (int v = 0; v < kVectors; ++v) {
+        const Floats value = tile.template vector<param, any_state>(streams, i + v * kVector);
+        total[v] = combine_vectors<kOp>(total[v], value);
+      }
+    }
+  });
 #pragma GCC unroll 16
   for (int v = 0; v < kVectors; ++v) store(lanes + v * kVector, total[v]);
 }
@@ -87,11 +104,22 @@ static inline void reduce_tile(MeasureTile<Rule, T>& tile, ReduceOp op, int k, i
   combine_all(op, values + (whole - filled), n - whole, totals);
 }
 
+// Zeros, without a call or a string instruction, which would take longer than a short row.
+static inline void clear_lanes(double* totals) {
+#pragma GCC unroll 64
+  for (int j = 0; j < kLanes; j += kVector / 2) store(totals + j, HalfDoubles{});
+}
+
 static inline double total_of_lanes(ReduceOp op, double* totals) {
-  constexpr int kLast = 8;
-  for (int i = kLast; i < kLanes; i += kLast) {
-    for (int j = 0; j < kLast; ++j) {
-      totals[j] = op == ReduceOp::kMax ? math::max(totals[j], totals[i + j]) : totals[j] + totals[i + j];
+  constexpr int kLast = 8, kWide = kVector / 2;
+  if (op == ReduceOp::kMax) {
+    for (int i = kLast; i < kLanes; ++i) totals[i % kLast] = math::max(totals[i % kLast], totals[i]);
+  } else {
+    for (int j = 0; j < kLast; j += kWide) {
+      auto sum = load<HalfDoubles>(totals + j);
+#pragma GCC unroll 8
+      for (int i = kLast; i < kLanes; i += kLast) sum += load<HalfDoubles>(totals + i + j);
+      store(totals + j, sum);
     }
   }
   double total = 0;
@@ -106,7 +134,8 @@ static void reduce_typed(const Task& task, int k, int64_t begin, int64_t length,
   const ReduceOp op = reduce_op<Rule>(k, task.common->hypers);
   MeasureTile<Rule, T> tile(task, prepared, k);
   for (int64_t range = 0; range < count; ++range, begin += length) {
-    alignas(64) double totals[kLanes] = {};
+    alignas(64) double totals[kLanes];
+    clear_lanes(totals);
     for (int64_t i = 0; i < length; i += kTile) {
       reduce_tile<Rule, T>(tile, op, k, begin + i, int(length - i < kTile ? length - i : kTile), totals);
     }
@@ -135,11 +164,13 @@ static void reduce_columns_typed(const Task& task, int k, int64_t row_begin, int
         int whole = 0;
         if constexpr (measures_vectors<Rule, T>()) {
           whole = n - n % kVector;
-          for (int i = 0; i < whole; i += kVector) {
-            const Floats value = tile.vector(streams, i), sum = load<Floats>(sums + i);
-            store(sums + i, op == ReduceOp::kMax ? combine_vectors<ReduceOp::kMax>(sum, value)
-                                                 : combine_vectors<ReduceOp::kSum>(sum, value));
-          }
+          for_reads(tile, [&](auto param, auto any_state) {
+            for (int i = 0; i < whole; i += kVector) {
+              const Floats value = tile.template vector<param, any_state>(streams, i), sum = load<Floats>(sums + i);
+              store(sums + i, op == ReduceOp::kMax ? combine_vectors<ReduceOp::kMax>(sum, value)
+                                                   : combine_vectors<ReduceOp::kSum>(sum, value));
+            }
+          });
         }
         if (whole == n) continue;
         tile.fill(streams, at, whole, n, values);
