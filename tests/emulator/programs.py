@@ -26,9 +26,12 @@ OPTIONS = {
 
 
 def run(
-    program: str, *arguments: str, sanitizer: str = "plain", order: str = "0", timeout: float = 300
+    program: str, *arguments: str, sanitizer: str = "plain", order: str = "0", isa: str = "baseline", timeout: float = 300
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program of ``build/tests`` in a schedule order; its output and the sanitizers' come back in ``stderr``."""
+    """Run a program of ``build/tests`` in a schedule order; its output and the sanitizers' come back in ``stderr``.
+
+    ``isa`` is the instruction set of its CPU kernels, where it has several and the processor has that one.
+    """
     path = DIRECTORY / f"{program}_{sanitizer}"
     if not path.exists():
         pytest.skip(f"{path.name}: built without the emulator (MOMENTUM_CUDA=OFF)")
@@ -36,7 +39,7 @@ def run(
     fixed_addresses = ["setarch", "-R"] if sanitizer == "thread" and shutil.which("setarch") else []
     return subprocess.run(
         [*fixed_addresses, str(path), *arguments],
-        env={**os.environ, **OPTIONS, "MOMENTUM_EMULATOR_ORDER": order},
+        env={**os.environ, **OPTIONS, "MOMENTUM_EMULATOR_ORDER": order, "MOMENTUM_CPU_ISA": isa},
         capture_output=True,
         text=True,
         timeout=timeout,

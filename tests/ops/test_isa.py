@@ -26,6 +26,10 @@ def test_lesser_instruction_sets(isa):
     shown = subprocess.run([sys.executable, "-c", used], env=environment, capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == isa
     files = [str(TESTS / name) for name in ("test_parity.py", "test_formats.py", "test_reduce.py", "test_blocks.py")]
+    files += [
+        str(TESTS / f"test_subset.py::{name}")
+        for name in ("test_dtypes_and_sizes", "test_what_the_rest_does", "test_densities")
+    ]
     files += [str(TESTS.parent / "quant" / name) for name in ("test_tables.py", "test_quantize.py", "test_matrix_scales.py")]
     files += [
         str(TESTS.parent / "functional" / name)

@@ -13,7 +13,7 @@ namespace {
 
 // Around the widths of vectors, warps, tiles, chunks and pieces; rows and columns both short and long.
 constexpr std::pair<int64_t, int64_t> kShapes[] = {{0, 3},  {1, 1},   {3, 1},   {1, 4},   {5, 1},    {127, 1},  {16, 8},
-                                                   {3, 43}, {33, 31}, {4, 256}, {5, 205}, {1, 8191}, {2731, 3}, {2, 8200}};
+                                                   {3, 43}, {33, 31}, {5, 205}, {4, 256}, {1, 8191}, {2731, 3}, {2, 8200}};
 
 constexpr DType kNarrow[] = {DType::kFloat32, DType::kBFloat16, DType::kFloat16};
 
@@ -175,8 +175,10 @@ void Problem::add_tensor(const Subject& subject, const Scenario& scenario, int64
     if (scenario.quantised() && t.numel > 100 && t.param_dtype != DType::kFloat64) {
       const StateFormat& format = call_.common.state_formats[k];
       t.state_dtypes[k] = DType::kCodes;
-      // Any codes but those of NaN.
-      t.states[k] = add_stream("codes" + place, DType::kCodes, formats::code_bytes(format.map, t.numel), offset(), 0, 112);
+      // Any codes but those of NaN and, in bytes, of second moments near zero: where a gradient is zero, the step would be
+      // larger than float16 numbers are.
+      const double least = k > 0 && formats::code_bits(format.map) == 8 ? 48 : 0;
+      t.states[k] = add_stream("codes" + place, DType::kCodes, formats::code_bytes(format.map, t.numel), offset(), least, 112);
       t.scales[k] = add_stream("scales" + place, DType::kFloat32, scale_count(format, t.numel, t.rows, t.cols), 0, 0.125, 1);
       streams += 2;
       continue;

@@ -32,16 +32,15 @@ inline std::vector<Subject>& subjects() {
   return all;
 }
 
-// Made once per rule by the file generated from rule.subject.cpp.in. The instruction set is the one every compiler has.
+// Made once per rule by the file generated from rule.subject.cpp.in.
 template <class Rule>
 struct Registration {
   Registration() {
-    subjects().push_back({Rule::kName, state_count<Rule>(), required_state_count<Rule>(), Rule::kHypers, hyper_count<Rule>(),
-                          scalar_count<Rule>(), reduction_count<Rule>(), selects<Rule>(), has_map<Rule>(),
-                          matrices_only<Rule>(), total_count<Rule>, cuda::run_step<Rule>,
-                          [](const StepCall& call, cpu::ParallelFor parallel_for) {
-                            cpu::run_step(cpu::baseline::kernels<Rule>(), call, parallel_for);
-                          }});
+    subjects().push_back(
+        {Rule::kName, state_count<Rule>(), required_state_count<Rule>(), Rule::kHypers, hyper_count<Rule>(),
+         scalar_count<Rule>(), reduction_count<Rule>(), selects<Rule>(), has_map<Rule>(), matrices_only<Rule>(),
+         total_count<Rule>, cuda::run_step<Rule>,
+         [](const StepCall& call, cpu::ParallelFor parallel_for) { cpu::run_step(cpu::kernels<Rule>(), call, parallel_for); }});
   }
 };
 

@@ -1,6 +1,6 @@
 """The drivers run clean under the sanitizers, and agree with each other there, for a rule of every kind.
 
-The programs are built with the emulator (``CMakeLists.txt``), for the rules in ``rules.txt``; ``scenario.cpp`` lists what
+The programs are built with the emulator (``CMakeLists.txt``), steps for the rules in ``rules.txt``; ``scenario.cpp`` lists what
 each is put through.
 """
 
@@ -9,75 +9,61 @@ from __future__ import annotations
 import pytest
 
 import binaries
+import momentum
 from emulator.programs import run
 
 RULES = (binaries.ROOT / "tests" / "sanitizers" / "rules.txt").read_text().split()
-
-
-def check(sanitizer: str, driver: str, order: str) -> None:
-    result = run("steps", driver, sanitizer=sanitizer, order=order, timeout=600)
-    assert result.returncode == 0, result.stderr
-    assert result.stderr == ""
-    assert set(result.stdout.split()) == {*RULES, "segment_reduce"}
-
+STEPS = {
+    "steps": {*RULES, "segment_reduce"},
+    "transport": {"batch", "single", "points", "large", "no plan", "large, no plan", "large points"},
+    "subset": {"elements", "restart", "columns", "rows", "all", "none"},
+}
+OPERATIONS = {"extrapolate", "move", "clear", "samgs", "stablemax"}
+ISAS = ("baseline", "avx2", "avx512")
+BEST = momentum.build_info().cpu_isa or "baseline"
 
 # TSan finds a race in whatever order the threads run; what ASan finds may depend on it.
-@pytest.mark.parametrize(("sanitizer", "order"), [("thread", "0"), ("address", "1"), ("address", "2:1")])
-def test_cuda_driver(sanitizer: str, order: str) -> None:
-    check(sanitizer, "cuda", order)
+ORDERS = pytest.mark.parametrize(("sanitizer", "order"), [("thread", "0"), ("address", "1"), ("address", "2:1")])
 
 
-@pytest.mark.parametrize("sanitizer", ["thread", "address"])
-def test_cpu_driver_on_four_threads(sanitizer: str) -> None:
-    check(sanitizer, "cpu", "0")
-
-
-def check_transport(sanitizer: str, driver: str, order: str) -> None:
-    result = run("transport", driver, sanitizer=sanitizer, order=order, timeout=600)
+def check(program: str, driver: str, sanitizer: str, *, order: str = "0", isa: str = "baseline") -> list[str]:
+    result = run(program, driver, sanitizer=sanitizer, order=order, isa=isa, timeout=600)
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
-    assert result.stdout.splitlines() == ["batch", "single", "points", "large", "no plan", "large, no plan", "large points"]
+    return result.stdout.splitlines()
 
 
-@pytest.mark.parametrize(("sanitizer", "order"), [("thread", "0"), ("address", "1"), ("address", "2:1")])
-def test_transport_on_cuda(sanitizer: str, order: str) -> None:
-    check_transport(sanitizer, "cuda", order)
+def check_steps(program: str, driver: str, sanitizer: str, *, order: str = "0", isa: str = "baseline") -> None:
+    used, *done = check(program, driver, sanitizer, order=order, isa=isa)
+    assert used == isa
+    assert {*done} == STEPS[program]
 
 
-@pytest.mark.parametrize("sanitizer", ["thread", "address"])
-def test_transport_on_four_threads(sanitizer: str) -> None:
-    check_transport(sanitizer, "cpu", "0")
+@pytest.mark.parametrize("program", STEPS)
+@ORDERS
+def test_cuda_driver(program: str, sanitizer: str, order: str) -> None:
+    check_steps(program, "cuda", sanitizer, order=order)
 
 
-def check_subset(sanitizer: str, driver: str, order: str) -> None:
-    result = run("subset", driver, sanitizer=sanitizer, order=order, timeout=600)
-    assert result.returncode == 0, result.stderr
-    assert result.stderr == ""
-    assert result.stdout.split() == ["elements", "restart", "columns", "rows", "all", "none"]
+@pytest.mark.parametrize("program", STEPS)
+def test_races_of_four_threads(program: str) -> None:
+    check_steps(program, "cpu", "thread")
 
 
-@pytest.mark.parametrize(("sanitizer", "order"), [("thread", "0"), ("address", "1"), ("address", "2:1")])
-def test_subsets_on_cuda(sanitizer: str, order: str) -> None:
-    check_subset(sanitizer, "cuda", order)
+# What code reads and writes is a matter of the width of its vectors.
+@pytest.mark.parametrize("program", STEPS)
+@pytest.mark.parametrize("isa", ISAS)
+def test_memory_of_four_threads(program: str, isa: str) -> None:
+    if ISAS.index(isa) > ISAS.index(BEST):
+        pytest.skip(f"{isa}: this processor has {BEST} at best")
+    check_steps(program, "cpu", "address", isa=isa)
 
 
-@pytest.mark.parametrize("sanitizer", ["thread", "address"])
-def test_subsets_on_four_threads(sanitizer: str) -> None:
-    check_subset(sanitizer, "cpu", "0")
-
-
-def check_lists(sanitizer: str, driver: str, order: str) -> None:
-    result = run("lists", driver, sanitizer=sanitizer, order=order, timeout=600)
-    assert result.returncode == 0, result.stderr
-    assert result.stderr == ""
-    assert result.stdout.split() == ["extrapolate", "move", "clear", "samgs", "stablemax"]
-
-
-@pytest.mark.parametrize(("sanitizer", "order"), [("thread", "0"), ("address", "1"), ("address", "2:1")])
+@ORDERS
 def test_operations_on_cuda(sanitizer: str, order: str) -> None:
-    check_lists(sanitizer, "cuda", order)
+    assert {*check("lists", "cuda", sanitizer, order=order)} == OPERATIONS
 
 
 @pytest.mark.parametrize("sanitizer", ["thread", "address"])
 def test_operations_on_four_threads(sanitizer: str) -> None:
-    check_lists(sanitizer, "cpu", "0")
+    assert {*check("lists", "cpu", sanitizer)} == OPERATIONS

@@ -10,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "cpu/isa.h"
 #include "cpu/ot/solve.h"
 #include "cuda/ot/solve.h"
 
@@ -155,6 +156,7 @@ void compare(const Case& c, const std::vector<double>& actual, const std::vector
 }  // namespace
 
 int main(int count, char** arguments) {
+  std::puts(cpu::name(cpu::isa()));
   const bool emulated = count > 1 && std::strcmp(arguments[1], "cuda") == 0;
   for (const Case& c : kCases) {
     Problem actual(c), expected(c);

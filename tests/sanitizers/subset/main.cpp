@@ -13,6 +13,7 @@
 #include "core/rules/lion.h"
 #include "core/rules/sgd.h"
 #include "core/rules/spam.h"
+#include "cpu/isa.h"
 #include "cpu/subset.h"
 #include "cuda/subset.h"
 
@@ -139,6 +140,7 @@ void check(const Case& c, bool emulated, bool is_part) {
 }  // namespace
 
 int main(int, char** arguments) {
+  std::puts(cpu::name(cpu::isa()));
   const bool emulated = std::strcmp(arguments[1], "cuda") == 0;
   for (const Case& c : kCases) {
     check<rules::Adam>(c, emulated, false);
