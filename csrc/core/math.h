@@ -49,6 +49,17 @@ MOMENTUM_HD V copysign(V magnitude, V sign) {
   return Lanes<V>::copysign(magnitude, sign);
 }
 
+// Whether something is to be done for any of the numbers of a vector V; true for a single number, as its loop over many must
+// not branch.
+template <class V, class Mask>
+MOMENTUM_HD bool any_of([[maybe_unused]] Mask mask) {
+  if constexpr (std::is_arithmetic_v<V>) {
+    return true;
+  } else {
+    return Lanes<V>::any(mask);
+  }
+}
+
 // In double: exact, and so are products of two that were float.
 template <class V>
 MOMENTUM_HD auto wide(V x) {

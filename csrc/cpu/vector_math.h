@@ -31,6 +31,19 @@ static inline Floats square_root(Floats x) {
 #endif
 }
 
+// Whether any number of a mask is not 0; all of its bits are the same.
+static inline bool any_lane(Ints mask) {
+#if defined(__AVX512F__)
+  return _mm512_movepi32_mask(raw(mask)) != 0;
+#elif defined(__AVX2__)
+  return _mm256_movemask_ps(raw(as_floats(mask))) != 0;
+#else
+  int32_t any = 0;
+  for (int i = 0; i < kVector; ++i) any |= mask[i];
+  return any != 0;
+#endif
+}
+
 // By intrinsics: GCC 12 converts a vector in four parts.
 static inline Doubles widen(Floats x) {
 #if defined(__AVX512F__)
@@ -63,6 +76,7 @@ struct Lanes<cpu::MOMENTUM_ISA::Floats> {
 
   MOMENTUM_HD static Floats sqrt(Floats x) { return cpu::MOMENTUM_ISA::square_root(x); }
   MOMENTUM_HD static Floats abs(Floats x) { return cpu::MOMENTUM_ISA::magnitude(x); }
+  MOMENTUM_HD static bool any(Ints mask) { return cpu::MOMENTUM_ISA::any_lane(mask); }
   MOMENTUM_HD static Floats copysign(Floats magnitude, Floats sign) {
     const Ints bits = reinterpret_cast<Ints>(sign) & int32_t(0x80000000);
     return reinterpret_cast<Floats>(reinterpret_cast<Ints>(abs(magnitude)) | bits);

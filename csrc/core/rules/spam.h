@@ -88,7 +88,7 @@ struct Spam {
     const V second = s.reset ? V{} : x[1];
     const V limit = s.threshold * second;
     const auto clipped = (g * g > limit) & (second > s.smallest);
-    g = clipped ? math::copysign(math::sqrt(limit), g) : g;
+    if (math::any_of<V>(clipped)) g = clipped ? math::copysign(math::sqrt(limit), g) : g;
     x[0] = s.beta1 * first + s.one_minus_beta1 * g;
     x[1] = s.beta2 * second + s.one_minus_beta2 * g * g;
     return s.step_size * x[0] / (math::sqrt(x[1]) + s.eps);
