@@ -34,7 +34,6 @@ def library(namespace: str = "momentum", device: str = "cpu") -> ctypes.PyDLL | 
     opened.momentum_direct_fetch.restype = None
     opened.momentum_direct_same_items.argtypes = [ctypes.py_object] * 2
     opened.momentum_direct_same_entries.argtypes = [ctypes.py_object] * 3
-    opened.momentum_direct_same_values.argtypes = [ctypes.py_object] * 3
     opened.momentum_direct_are_elements.argtypes = [ctypes.py_object, ctypes.c_size_t, ctypes.c_ssize_t]
     return opened if opened.momentum_direct_open(Tensor, torch.nn.Parameter, dict, None, *places) else None
 

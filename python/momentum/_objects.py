@@ -34,14 +34,6 @@ def same_entries(now: dict[Any, Any], keys: list[Any], values: list[Any]) -> boo
     return _same(now.keys(), keys) and _same(now.values(), values)
 
 
-def same_values(now: list[dict[str, Any]], keys: list[str], then: list[list[Any]]) -> bool:
-    """Return whether dictionaries have the same objects under ``keys`` as lists: one per key, with one item per dictionary."""
-    library = _native.library()
-    if library:
-        return bool(library.momentum_direct_same_values(now, keys, then))
-    return all(_same([d.get(key) for d in now], values) for key, values in zip(keys, then, strict=True))
-
-
 def are_elements(tensors: list[Tensor], of: Tensor) -> bool:
     """Return whether the tensors lie where the first elements of the contiguous tensor ``of`` do, one after the other."""
     address, size = of.data_ptr(), of.element_size()

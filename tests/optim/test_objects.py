@@ -50,36 +50,6 @@ def test_same_entries():
 
 
 @pytest.mark.usefixtures("way")
-def test_same_values():
-    states = [{"step": torch.zeros(1), "exp_avg": torch.zeros(2), "other": 1} for _ in range(20)]
-    keys = ["exp_avg", "step"]
-    values = [[state[key] for state in states] for key in keys]
-    assert _objects.same_values(states, keys, values)
-    assert _objects.same_values(states, keys[1:], values[1:])
-    assert _objects.same_values(states, [], [])
-    assert _objects.same_values([], keys, [[], []])
-    assert not _objects.same_values(states, keys[::-1], values)
-    assert not _objects.same_values(states[:-1], keys, values)
-    states[13]["step"] = states[13]["step"].clone()
-    assert not _objects.same_values(states, keys, values), "equal is not the same"
-    assert _objects.same_values(states, keys[:1], values[:1])
-    del states[19]["exp_avg"]
-    assert not _objects.same_values(states, keys[:1], values[:1])
-
-
-@pytest.mark.usefixtures("way")
-def test_a_state_that_is_replaced_is_used():
-    param = nn.Parameter(torch.ones(3))
-    param.grad = torch.ones(3)
-    optimizer = optim.Adam([param], lr=0.0)
-    optimizer.step()
-    for value in (5.0, 7.0):
-        optimizer.state[param]["exp_avg"] = replaced = torch.full((3,), value)
-        optimizer.step()
-        assert torch.allclose(replaced, torch.full((3,), 0.9 * value + 0.1))
-
-
-@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_are_elements(dtype):
     whole = torch.arange(40, dtype=dtype)

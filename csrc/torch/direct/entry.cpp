@@ -104,30 +104,6 @@ MOMENTUM_EXPORT int momentum_direct_same_entries(direct::PyObject* dict, direct:
   return 1;
 }
 
-// Whether the dictionaries of a list have the same objects under some keys as lists of values: values[k][i] under keys[k] in
-// dictionary i. All arguments must be lists. Subclasses of dictionaries, which may look things up in their own way, are not the
-// same as anything.
-MOMENTUM_EXPORT int momentum_direct_same_values(direct::PyObject* dicts, direct::PyObject* keys, direct::PyObject* values) {
-  const direct::Environment& env = direct::environment;
-  const direct::Python& python = *env.python;
-  const direct::Walk items(env, dicts, python.list_size(dicts));
-  const ptrdiff_t count = python.list_size(keys);
-  for (ptrdiff_t k = 0; k < count; ++k) {
-    if (python.list_size(python.list_item(values, k)) != items.size()) return 0;
-  }
-  for (ptrdiff_t i = 0; i < items.size(); ++i) {
-    direct::PyObject* dict = items[i];
-    if (direct::word_at(dict, env.type_place) != env.dict_type) return 0;
-    for (ptrdiff_t k = 0; k < count; ++k) {
-      const direct::PyObject* now = python.dict_item(dict, python.list_item(keys, k));
-      if (now != nullptr && now == python.list_item(python.list_item(values, k), i)) continue;
-      python.clear_error();
-      return 0;
-    }
-  }
-  return 1;
-}
-
 // Whether the tensors of a list lie in memory one after the other, `size` bytes apart, from `address` on; -1 where one of them
 // is no plain tensor.
 MOMENTUM_EXPORT int momentum_direct_are_elements(direct::PyObject* list, uintptr_t address, ptrdiff_t size) {

@@ -15,7 +15,6 @@ struct Python {
   ptrdiff_t (*list_size)(PyObject*);             // -1 and an error for anything that is no list
   ptrdiff_t (*dict_size)(PyObject*);             // -1 and an error for anything that is no dictionary
   int (*dict_next)(PyObject*, ptrdiff_t* place, PyObject** key, PyObject** value);  // borrowed
-  PyObject* (*dict_item)(PyObject*, PyObject* key);  // borrowed; null where there is none, with an error if a comparison failed
   double (*as_double)(PyObject*);
   long long (*as_integer)(PyObject*);
   int (*is_true)(PyObject*);

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from momentum import _ops
-from momentum._objects import are_elements, fetch, same_values
+from momentum._objects import are_elements, fetch
 from momentum.enums import Cautious, Residual, Rounding
 from momentum.optim import _sharding
 from momentum.optim._options import SCALE, check_rates
@@ -120,8 +120,6 @@ class Launch:
         self._residual = first.residual if any(self._has_residual) else Residual.NONE
         self._empty = torch.empty(0, device=self._device)
         self._names = [name if name in first.states else None for name in first.rule.states]
-        self._keys = ["step", *filter(None, self._names)]
-        self._values: list[list[Tensor]] | None = None  # under these keys when last collected
         self._scale_names = [
             name + SCALE for name, quantised in zip(self._names, first.formats, strict=True) if name and quantised
         ]
@@ -182,8 +180,7 @@ class Launch:
         """Return gradients, states, scales, residuals, averages and scalars as they are now; None where the launch is stale.
 
         Everything is read anew from ``param.grad`` and the state dictionaries: whatever the user put there is what is
-        used. Lists of states are made anew only where another object is there. Only the step counts are held here, so it is
-        checked that the user's are still the ones held.
+        used. Only the step counts are held here, so it is checked that the user's are still the ones held.
         """
         params = self._params
         fetch(params)
@@ -195,17 +192,13 @@ class Launch:
         if self._shapes and [p.shape for p in params] != self._shapes:
             return None
         states = self._states
+        fetch(states)
         try:
-            if self._values is None or not same_values(states, self._keys, self._values):
-                fetch(states)
-                self._values = [[state[key] for state in states] for key in self._keys]
-            steps, *kept = self._values
-            if not are_elements(steps, self._steps):
+            if not are_elements([state["step"] for state in states], self._steps):
                 return None
-            of_name = iter(kept)
             return [
                 grads,
-                *(next(of_name) if name else [] for name in self._names),
+                *([state[name] for state in states] if name else [] for name in self._names),
                 [state.get(name, self._empty) for name in self._scale_names for state in states],
                 self._residuals(),
                 [state["ema"] for state in states] if self._ema else [],
