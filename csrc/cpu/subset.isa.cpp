@@ -179,7 +179,8 @@ static auto spread_for(Rest rest) {
   return spread<Rest::kFrozen>;
 }
 
-// Makes updates of gradients that lie side by side, with their states in place: behind those are the states of others.
+// Makes updates of gradients that lie side by side, with their states in place: behind those are the states of others. The
+// gradient is all that these rules see of a parameter.
 template <class Rule>
 [[gnu::noinline]] static void step_chosen(const Prepared<Rule, float>& prepared, int n, float* __restrict g,
                                           float* const* states) {

@@ -7,10 +7,11 @@ state, has never cached anything.
 from __future__ import annotations
 
 import copy
+import weakref
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from momentum import optim
 from optim.cases import CASES, CLASSES, Gradients, assert_same_bits, make_params, params_of, snapshot, train
@@ -325,3 +326,22 @@ def test_old_step_tensor_is_not_written():
     taken = {i: optimizer.state[p].pop("step") for i, p in enumerate(params)}
     train(optimizer, params, 1, Gradients())
     assert all(int(step) == 1 for step in taken.values())
+
+
+@pytest.mark.parametrize("name", ["AdamW", "AdamW8bit", "SPAM", "StableSPAM"])
+def test_what_is_moved_away_between_steps_is_freed(name):
+    """Offloading replaces states by copies elsewhere, for the sake of their memory."""
+    param = nn.Parameter(torch.randn(64, 128))
+    param.grad = torch.randn(64, 128)
+    optimizer = getattr(optim, name)([param])
+    for _ in range(3):
+        optimizer.step()
+    state = optimizer.state[param]
+    held = {key: weakref.ref(value) for key, value in state.items() if isinstance(value, Tensor) and key != "step"}
+    held["grad"] = weakref.ref(param.grad)
+    assert len(held) >= 3
+    for key in held.keys() - {"grad"}:
+        state[key] = state[key].clone()
+    param.grad = param.grad.clone()
+    assert not [key for key, reference in held.items() if reference() is not None]
+    optimizer.step()
