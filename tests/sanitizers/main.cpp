@@ -146,9 +146,9 @@ void check(const Subject& subject, const Scenario& scenario, int variant, bool e
         subject.run_cpu(call, on_four_threads);
       }
     });
-    // No bits differ where only the number of threads does, nor where nothing is summed and no bytes are decoded: see
+    // No bits differ where only the number of threads does, nor where nothing is summed and no dynamic bytes are decoded: see
     // compare_selected.
-    const bool in_bytes = scenario.quantised() && formats::code_bits(scenario.signed_map) == 8;
+    const bool in_bytes = formats::is_dynamic(scenario.signed_map) && formats::code_bits(scenario.signed_map) == 8;
     const bool summed = actual.reductions() > 0 || actual.call().common.perpendicular != nullptr;
     const bool exact = !emulated || !(in_bytes || summed);
     // Another choice between two equally near codes moves the steps that follow.
