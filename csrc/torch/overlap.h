@@ -23,6 +23,8 @@ class OverlapCheck {
     const auto begin = reinterpret_cast<uintptr_t>(data);
     ranges_.push_back({begin, begin + uintptr_t(bytes), argument, int32_t(index), written});
   }
+  // What another has collected.
+  void add(const OverlapCheck& other) { ranges_.insert(ranges_.end(), other.ranges_.begin(), other.ranges_.end()); }
   void reserve(size_t count) { ranges_.reserve(count); }
   void check(const char* op);
 

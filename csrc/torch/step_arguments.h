@@ -1,7 +1,9 @@
 // The arguments of a step in the order of its schema, whoever calls: the dispatcher (stack.h) or Python itself (direct.cpp).
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <vector>
 
@@ -31,7 +33,13 @@ struct StepArguments {
   int64_t perpendicular = 0, stage = 0;
 };
 
-// `source` gives one argument after the other and must outlive what is made of the tensors.
+// Goes through the tensors of a call: `body` is given ranges that cover 0 .. count, by several threads at once. Nothing but the
+// first tensors of the lists may be looked at before, the scales apart.
+using TensorBody = std::function<void(size_t begin, size_t end)>;
+using TensorLoop = std::function<void(size_t count, const TensorBody& body)>;
+
+// `source` gives one argument after the other and must outlive what is made of the tensors. It may leave reading tensors to a
+// TensorLoop, except for those asked for at once.
 template <class Source>
 StepArguments take_step(const RuleDescription& rule, Source& source) {
   StepArguments a;
@@ -39,7 +47,8 @@ StepArguments take_step(const RuleDescription& rule, Source& source) {
   a.grads = source.tensors();
   a.states.reserve(size_t(rule.state_count));
   for (int k = 0; k < rule.state_count; ++k) a.states.push_back(source.tensors());
-  for (TensorInfos* list : {&a.scales, &a.residuals, &a.ema_params, &a.scalars}) *list = source.tensors();
+  a.scales = source.tensors_at_once();
+  for (TensorInfos* list : {&a.residuals, &a.ema_params, &a.scalars}) *list = source.tensors();
   a.steps = source.tensor();
   a.totals = source.tensor();
   a.lr = source.floats();

@@ -23,6 +23,7 @@ class BoxedSource {
     for (size_t i = 0; i < list.size(); ++i) infos.push_back(describe(list[i]));
     return infos;
   }
+  TensorInfos tensors_at_once() { return tensors(); }
   TensorInfo tensor() { return describe(single_.emplace_back(stack_.tensor()).get()); }
   std::optional<TensorInfo> optional_tensor() {
     const std::optional<torch::stable::Tensor>& tensor = optional_.emplace_back(stack_.optional_tensor());
@@ -48,12 +49,12 @@ std::vector<const RuleDescription*>& registered_rules() {
   return rules;
 }
 
-CheckedStep check_step(const RuleDescription& rule, const StepArguments& arguments) {
+CheckedStep check_step(const RuleDescription& rule, const StepArguments& arguments, const TensorLoop& loop) {
   CheckedStep step{std::string(rule.name) + "_", {}, 0};
   // The device of the first param; of `steps` where the list is empty.
   const TensorInfo& first = arguments.params.empty() ? arguments.steps : arguments.params[0];
   step.device_index = first.device_index;
-  step.call = StepUnpacker(rule, step.op.c_str(), arguments, {first.device_type, first.device_index}).unpack();
+  step.call = StepUnpacker(rule, step.op.c_str(), arguments, {first.device_type, first.device_index}).unpack(loop);
   return step;
 }
 
@@ -63,7 +64,8 @@ void run_step(const RuleDescription& rule, const CheckedStep& step) {
 
 void step(const RuleDescription& rule, const StableIValue* stack) {
   BoxedSource source(stack);
-  run_step(rule, check_step(rule, take_step(rule, source)));
+  const TensorLoop loop = [](size_t count, const TensorBody& body) { body(0, count); };
+  run_step(rule, check_step(rule, take_step(rule, source), loop));
 }
 
 }  // namespace momentum::ops

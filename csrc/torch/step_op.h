@@ -17,7 +17,7 @@ struct CheckedStep {
 };
 
 // Refuses whatever a kernel must not see.
-CheckedStep check_step(const RuleDescription& rule, const StepArguments& arguments);
+CheckedStep check_step(const RuleDescription& rule, const StepArguments& arguments, const TensorLoop& loop);
 void run_step(const RuleDescription& rule, const CheckedStep& step);
 
 // The boxed kernel: takes the arguments of `step_schema(rule)` off the stack, checks all of them before anything is written,

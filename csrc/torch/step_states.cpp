@@ -52,7 +52,8 @@ void StepUnpacker::set_scale_dtype(int k) {
   }
 }
 
-void StepUnpacker::quantised_state(int k, size_t i, const TensorInfo& codes, const TensorInfo& param, TensorArgs& t) {
+void StepUnpacker::quantised_state(int k, size_t i, const TensorInfo& codes, const TensorInfo& param, TensorArgs& t,
+                                   OverlapCheck& overlap) const {
   const auto index = int64_t(i), place = int64_t(first_scale_[k] + i);
   const char* argument = rule_.states[k].name;
   const StateFormat& format = call_.common.state_formats[k];
@@ -72,8 +73,8 @@ void StepUnpacker::quantised_state(int k, size_t i, const TensorInfo& codes, con
            " has a scale for each row and column)");
   }
   t.scales[k] = check_.vector("scales", place, a_.scales[size_t(place)], format.scale_dtype, blocks);
-  overlap_.add(t.states[k], codes.numel, argument, index, true);
-  overlap_.add(t.scales[k], blocks * item_size(format.scale_dtype), "scales", place, true);
+  overlap.add(t.states[k], codes.numel, argument, index, true);
+  overlap.add(t.scales[k], blocks * item_size(format.scale_dtype), "scales", place, true);
 }
 
 // Where the formats of a call do not apply to one of its states, its scales are an empty tensor.

@@ -1,6 +1,7 @@
 #include "torch/step_unpacker.h"
 
 #include <string>
+#include <utility>
 
 namespace momentum::ops {
 namespace {
@@ -11,17 +12,31 @@ int64_t place(const std::vector<double>& values, size_t i) { return values.size(
 
 }  // namespace
 
-StepCall StepUnpacker::unpack() {
+StepCall StepUnpacker::unpack(const TensorLoop& loop) {
   lengths();
   numbers();
   options();
   state_formats();
   call_.tensors.resize(count_);
-  overlap_.reserve(count_ * size_t(3 + rule_.state_count));
-  for (size_t i = 0; i < count_; ++i) tensor(i);
+  loop(count_, [this](size_t begin, size_t end) { tensors(begin, end); });
+  for (auto& [begin, part] : parts_) {
+    if (begin == 0) {
+      overlap_ = std::move(part);
+    } else {
+      overlap_.add(part);
+    }
+  }
   vectors();
   overlap_.check(check_.op());
   return std::move(call_);
+}
+
+void StepUnpacker::tensors(size_t begin, size_t end) {
+  OverlapCheck overlap;
+  overlap.reserve((end - begin) * size_t(3 + rule_.state_count));
+  for (size_t i = begin; i < end; ++i) tensor(i, overlap);
+  const std::lock_guard lock(parts_mutex_);
+  parts_[begin] = std::move(overlap);
 }
 
 void StepUnpacker::lengths() const {
@@ -112,7 +127,7 @@ void StepUnpacker::like_param(const char* argument, size_t i, const TensorInfo& 
   check_.like_param(argument, int64_t(i), info, param);
 }
 
-void StepUnpacker::tensor(size_t i) {
+void StepUnpacker::tensor(size_t i, OverlapCheck& overlap) {
   TensorArgs& t = call_.tensors[i];
   const auto index = int64_t(i);
   const TensorInfo& param = a_.params[i];
@@ -129,34 +144,34 @@ void StepUnpacker::tensor(size_t i) {
     t.rows = 0;
     t.cols = t.numel;
   }
-  overlap_.add(param.data, param.numel * item_size(t.param_dtype), "params", index, true);
+  overlap.add(param.data, param.numel * item_size(t.param_dtype), "params", index, true);
 
   const TensorInfo& grad = a_.grads[i];
   like_param("grads", i, grad, param);
   t.grad_dtype = check_.dtype("grads", index, grad, wide);
   t.grad = grad.data;
-  overlap_.add(grad.data, grad.numel * item_size(t.grad_dtype), "grads", index, false);
+  overlap.add(grad.data, grad.numel * item_size(t.grad_dtype), "grads", index, false);
 
   for (int k = 0; k < rule_.state_count; ++k) {
     if (!has_state(k)) continue;
     const char* argument = rule_.states[k].name;
     const TensorInfo& state = a_.states[k][i];
     if (is_uint8(state)) {
-      quantised_state(k, i, state, param, t);
+      quantised_state(k, i, state, param, t, overlap);
       continue;
     }
     like_param(argument, i, state, param);
     t.state_dtypes[k] = check_.dtype(argument, index, state, wide);
     no_scales(k, i);
     t.states[k] = state.data;
-    overlap_.add(state.data, state.numel * item_size(t.state_dtypes[k]), argument, index, true);
+    overlap.add(state.data, state.numel * item_size(t.state_dtypes[k]), argument, index, true);
   }
-  if (a_.residuals.size() != 0) residual(i, param, t);
-  if (a_.ema_params.size() != 0) ema(i, param, wide, t);
+  if (a_.residuals.size() != 0) residual(i, param, t, overlap);
+  if (a_.ema_params.size() != 0) ema(i, param, wide, t, overlap);
   if (rule_.scalar_count > 0) {
     const TensorInfo& scalars = a_.scalars[i];
     t.scalars = static_cast<float*>(check_.vector("scalars", index, scalars, DType::kFloat32, rule_.scalar_count));
-    overlap_.add(t.scalars, scalars.numel * 4, "scalars", index, true);
+    overlap.add(t.scalars, scalars.numel * 4, "scalars", index, true);
   }
   if (rule_.uses_segments && !(rule_.matrices_only ? has_rows(param) : is_contiguous(param))) {
     refuse(check_.op(), "params[", i, "] has strides ", strides_text(param),
@@ -173,12 +188,12 @@ void StepUnpacker::tensor(size_t i) {
 }
 
 // An empty tensor stands for "none for this param", so that lists may mix params that need a residual with others.
-void StepUnpacker::residual(size_t i, const TensorInfo& param, TensorArgs& t) {
+void StepUnpacker::residual(size_t i, const TensorInfo& param, TensorArgs& t, OverlapCheck& overlap) const {
   const auto index = int64_t(i);
   const TensorInfo& info = a_.residuals[i];
   if (info.numel == 0) return;
   like_param("residuals", i, info, param);
-  if (call_.common.residual == ResidualKind::kLowBits) return low_bits(i, info, t);
+  if (call_.common.residual == ResidualKind::kLowBits) return low_bits(i, info, t, overlap);
   if (item_size(t.param_dtype) != 2) {
     refuse(check_.op(), "residuals[", i, "] is given for a param of dtype ", dtype_name(param),
            ", expected an empty tensor (only bfloat16 and float16 params have a residual)");
@@ -189,10 +204,10 @@ void StepUnpacker::residual(size_t i, const TensorInfo& param, TensorArgs& t) {
     refuse(check_.op(), "residuals[", i, "] has dtype ", dtype_name(info), ", expected ", name(expected));
   }
   t.residual = info.data;
-  overlap_.add(info.data, info.numel * item_size(t.residual_dtype), "residuals", index, true);
+  overlap.add(info.data, info.numel * item_size(t.residual_dtype), "residuals", index, true);
 }
 
-void StepUnpacker::low_bits(size_t i, const TensorInfo& info, TensorArgs& t) {
+void StepUnpacker::low_bits(size_t i, const TensorInfo& info, TensorArgs& t, OverlapCheck& overlap) const {
   if (t.param_dtype != DType::kBFloat16) {
     refuse(check_.op(), "residuals[", i, "] is given for a param of dtype ", name(t.param_dtype),
            ", expected an empty tensor (only bfloat16 params are extended by eight bits)");
@@ -202,17 +217,17 @@ void StepUnpacker::low_bits(size_t i, const TensorInfo& info, TensorArgs& t) {
   }
   t.residual_dtype = DType::kLowBits;
   t.residual = info.data;
-  overlap_.add(info.data, info.numel, "residuals", int64_t(i), true);
+  overlap.add(info.data, info.numel, "residuals", int64_t(i), true);
 }
 
-void StepUnpacker::ema(size_t i, const TensorInfo& param, bool wide, TensorArgs& t) {
+void StepUnpacker::ema(size_t i, const TensorInfo& param, bool wide, TensorArgs& t, OverlapCheck& overlap) const {
   const auto index = int64_t(i);
   const TensorInfo& info = a_.ema_params[i];
   if (info.numel == 0) return;
   like_param("ema_params", i, info, param);
   t.ema_dtype = check_.dtype("ema_params", index, info, wide);
   t.ema = info.data;
-  overlap_.add(info.data, info.numel * item_size(t.ema_dtype), "ema_params", index, true);
+  overlap.add(info.data, info.numel * item_size(t.ema_dtype), "ema_params", index, true);
 }
 
 void StepUnpacker::vectors() {

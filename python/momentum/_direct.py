@@ -10,15 +10,24 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.autograd import profiler
+from torch.compiler import is_compiling
 from torch.utils._device import DeviceContext
 
 from momentum import _native
+from momentum._objects import Gradients
 
+# Looked up once: on cold caches every name on the way costs as much as a call.
+_dispatch_modes: Any = getattr(torch._C, "_len_torch_dispatch_stack", None)
+_function_modes: Any = getattr(torch._C, "_len_torch_function_stack", None)
+_function_mode: Any = getattr(torch._C, "_get_function_stack_at", None)
+_transform: Any = getattr(torch._C._functorch, "peek_interpreter_stack", None)
 _enabled = True
 
 
@@ -34,7 +43,7 @@ def disabled() -> Iterator[None]:
 
 
 def step(
-    namespace: str, rule: str, tensors: Sequence[Any], options: dict[str, Any], announce: Callable[[], None] = lambda: None
+    namespace: str, rule: str, tensors: Sequence[Any], options: dict[str, Any], written: Sequence[list[Tensor]] = ()
 ) -> bool:
     """Run one step of ``rule``, if that can be done past the dispatcher.
 
@@ -45,11 +54,11 @@ def step(
     rule
         Name of the op without the trailing underscore.
     tensors
-        The op's positional arguments, of which the first is the list of parameters.
+        The op's positional arguments, of which the first is the list of parameters and the second that of their gradients.
     options
         The op's keyword arguments.
-    announce
-        Called when the step is certain to run, before anything is written.
+    written
+        Lists of the tensors whose version counters grow when the step is certain to run, before anything is written.
 
     Returns
     -------
@@ -59,24 +68,23 @@ def step(
     if not _enabled or not tensors[0] or _is_watched():
         return False
     entry = _entry(namespace, tensors[0][0].device.type, rule)
-    return entry is not None and entry(tensors, options, announce)
+    return entry is not None and entry(tensors, options, written)
 
 
 def _is_watched() -> bool:
     """Return whether someone may want to see the op or must take its place."""
     return (
-        torch.compiler.is_compiling()
-        or torch._C._len_torch_dispatch_stack() > 0
-        or (torch._C._len_torch_function_stack() > 0 and not _only_devices())
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or torch.autograd.profiler._is_profiler_enabled
+        is_compiling()
+        or _dispatch_modes() > 0
+        or (_function_modes() > 0 and not _only_devices())
+        or _transform() is not None
+        or profiler._is_profiler_enabled
     )
 
 
 def _only_devices() -> bool:
     """Return whether the function modes only say where new tensors go."""
-    modes = range(torch._C._len_torch_function_stack())
-    return all(isinstance(torch._C._get_function_stack_at(i), DeviceContext) for i in modes)
+    return all(isinstance(_function_mode(i), DeviceContext) for i in range(_function_modes()))
 
 
 class _Entry:
@@ -91,7 +99,7 @@ class _Entry:
         self._names = [argument.name for argument in options]
         self._defaults = {argument.name: argument.default_value for argument in options if argument.has_default_value()}
 
-    def __call__(self, tensors: Sequence[Any], options: dict[str, Any], announce: Callable[[], None]) -> bool:
+    def __call__(self, tensors: Sequence[Any], options: dict[str, Any], written: Sequence[list[Tensor]]) -> bool:
         arguments = self._defaults | options
         if len(tensors) != self._count or len(arguments) != len(self._names):
             return False
@@ -99,7 +107,10 @@ class _Entry:
             numbers = [arguments[name] for name in self._names]
         except KeyError:
             return False
-        done: bool = self._step(self._rule, (*tensors, *numbers), announce) == 0
+        params, grads, *others = tensors
+        held = grads.address if isinstance(grads, Gradients) else None
+        arguments_in_order = (params, None if held else grads, *others, *numbers)
+        done: bool = self._step(self._rule, arguments_in_order, held, list(written)) == 0
         return done
 
 
@@ -112,9 +123,5 @@ def _entry(namespace: str, device: str, rule: str) -> _Entry | None:
 
 def _can_watch() -> bool:
     """Return whether this torch has what :func:`_is_watched` asks."""
-    names = ("_len_torch_dispatch_stack", "_len_torch_function_stack", "_get_function_stack_at")
-    return (
-        all(hasattr(torch._C, name) for name in names)
-        and hasattr(torch._C._functorch, "peek_interpreter_stack")
-        and hasattr(torch.autograd.profiler, "_is_profiler_enabled")
-    )
+    asked = (_dispatch_modes, _function_modes, _function_mode, _transform)
+    return all(function is not None for function in asked) and hasattr(profiler, "_is_profiler_enabled")

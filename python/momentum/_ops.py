@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from momentum import _direct
+from momentum._objects import Gradients
 
 _namespace = "momentum"
 
@@ -45,14 +46,14 @@ def call(name: str, *arguments: Any, **options: Any) -> None:
 
 def step_(
     rule: str,
-    params: Sequence[Tensor],
-    grads: Sequence[Tensor],
-    states: Sequence[Sequence[Tensor]],
+    params: list[Tensor],
+    grads: list[Tensor] | Gradients,
+    states: Sequence[list[Tensor]],
     *,
-    scales: Sequence[Tensor] = (),
-    residuals: Sequence[Tensor] = (),
-    ema_params: Sequence[Tensor] = (),
-    scalars: Sequence[Tensor] = (),
+    scales: list[Tensor] | None = None,
+    residuals: list[Tensor] | None = None,
+    ema_params: list[Tensor] | None = None,
+    scalars: list[Tensor] | None = None,
     steps: Tensor,
     totals: Tensor,
     **options: Any,
@@ -64,7 +65,7 @@ def step_(
     rule
         Name of the op without the trailing underscore, such as ``"adam"``.
     params, grads, scales, residuals, ema_params, scalars, steps, totals
-        As in the op's schema.
+        As in the op's schema; lists that are None are empty.
     states
         The rule's states in the order of the schema; an optional one may be empty.
     **options
@@ -75,20 +76,17 @@ def step_(
     RuntimeError
         In grad mode, when a tensor that would be written requires grad; and whatever the op refuses. Nothing is written.
     """
-    written = [tensors for tensors in (params, *states, scales, residuals, ema_params, scalars, (steps,)) if tensors]
+    lists = [params, *states, *(tensors or [] for tensors in (scales, residuals, ema_params, scalars))]
+    written = [tensors for tensors in (*lists, [steps]) if tensors]
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in chain.from_iterable(written)):
         raise RuntimeError(
             f"momentum::{rule}_ writes in place, and a tensor it would write requires grad: call it under torch.no_grad()"
         )
-    arguments = (params, grads, *states, scales, residuals, ema_params, scalars, steps, totals)
-
-    def bump() -> None:
-        for tensors in written:
-            increment_version(tensors)
-
-    if not _direct.step(_namespace, rule, arguments, options, bump):
-        _op(_namespace, f"{rule}_")(*arguments, **options)
-        bump()
+    if _direct.step(_namespace, rule, (params, grads, *lists[1:], steps, totals), options, written):
+        return
+    _op(_namespace, f"{rule}_")(params, list(grads), *lists[1:], steps, totals, **options)
+    for tensors in written:
+        increment_version(tensors)
 
 
 def mutate(name: str, written: Sequence[Tensor], *arguments: Any, **options: Any) -> None:

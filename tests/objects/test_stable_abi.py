@@ -47,12 +47,15 @@ def test_only_the_direct_entry_is_exported(path):
     ours = sorted(name for name in names if "momentum" in name or "cuda" in name)
     assert ours == [
         "momentum_direct_are_elements",
+        "momentum_direct_drop_gradients",
         "momentum_direct_fetch",
+        "momentum_direct_hold_gradients",
         "momentum_direct_open",
         "momentum_direct_rule",
         "momentum_direct_same_entries",
         "momentum_direct_same_items",
         "momentum_direct_step",
+        "momentum_direct_values",
     ]
 
 

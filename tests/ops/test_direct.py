@@ -7,7 +7,8 @@ import gc
 import sys
 import threading
 import weakref
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import momentum
 from backends import Backend
-from momentum import _direct, _ops
+from momentum import _direct, _native, _ops
 from momentum.enums import Residual
 from ops.call import Call, make_call
 from ops.cases import BF16, FP16, FP32, FP64, TensorCase
@@ -255,38 +256,91 @@ def test_nothing_is_kept_alive():
     assert not any(reference() is not None for reference in alive)
 
 
-def test_a_step_is_announced_before_it_is_run():
-    call = make_call(RULES["adam"], RULES["adam"].variants["plain"], [TensorCase((4,))])
-    arguments = (
-        call.lists["params"],
-        call.lists["grads"],
-        call.lists["exp_avgs"],
-        call.lists["exp_avg_sqs"],
-        [],
-        [],
-        [],
-        [],
-        [],
-    )
-    arguments += (call.steps, call.totals)
-    before, seen = call.lists["params"][0].clone(), []
-
-    def announce() -> None:
-        seen.append(call.lists["params"][0].clone())
-
-    def refuse() -> None:
-        raise ArithmeticError
-
+def adam_arguments(count: int = 1, numel: int = 4) -> tuple[list[Any], dict[str, list[float]]]:
+    """Return the tensors of a call of Adam, and its options."""
+    lists = [[torch.full((numel,), float(i + j)) for i in range(count)] for j in range(4)]
     rates = {"lr": [0.1], "weight_decay": [0.0]}
-    with pytest.raises(ArithmeticError):
-        _direct.step("momentum", "adam", arguments, rates, refuse)
-    assert bit_equal(call.lists["params"][0], before)
-    assert not _direct.step("momentum", "adam", arguments, rates | {"eps": -1.0}, announce)
-    assert seen == []
-    assert _direct.step("momentum", "adam", arguments, rates, announce)
-    assert len(seen) == 1
-    assert bit_equal(seen[0], before)
-    assert not bit_equal(call.lists["params"][0], before)
+    return [*lists, [], [], [], [], [], torch.zeros(count + 1), torch.zeros(0, dtype=torch.float64)], rates
+
+
+@pytest.fixture(params=["torch's own function", "through Python"])
+def functions(request):
+    """Version counters and gradients where torch has the functions that C calls, and where it does not."""
+    library = _native.library()
+    if request.param == "through Python":
+        assert _native.open_with(library, (b"no_such_function", b"nor_this"))
+    yield request.param
+    assert _native.open_with(library, _native.TORCH_FUNCTIONS)
+
+
+@pytest.mark.usefixtures("functions")
+@pytest.mark.parametrize("count", [1, 400])
+def test_versions_grow_where_a_step_is_run(count):
+    arguments, rates = adam_arguments(count)
+    written = [arguments[0], arguments[2], arguments[3], [arguments[-2]]]
+    before = [[tensor._version for tensor in tensors] for tensors in written]
+    assert not _direct.step("momentum", "adam", arguments, rates | {"eps": -1.0}, written)
+    assert [[tensor._version for tensor in tensors] for tensors in written] == before
+    assert _direct.step("momentum", "adam", arguments, rates, written)
+    assert [[tensor._version for tensor in tensors] for tensors in written] == [[n + 1 for n in ns] for ns in before]
+    assert arguments[1][-1]._version == 0
+
+
+@pytest.mark.usefixtures("functions")
+def test_a_tensor_without_a_version():
+    """Tensors made in inference mode have none; those of the others grow."""
+    arguments, rates = adam_arguments(3)
+    with torch.inference_mode():
+        arguments[2][1] = torch.zeros(4)
+    before = [param.clone() for param in arguments[0]]
+    assert _direct.step("momentum", "adam", arguments, rates, [arguments[0], arguments[2]])
+    assert not any(bit_equal(param, clone) for param, clone in zip(arguments[0], before, strict=True))
+    assert all(param._version > 0 for param in arguments[0])
+
+
+def test_written_tensors_that_are_not_plain_are_left_to_the_op():
+    arguments, rates = adam_arguments()
+    for written in ([[torch.zeros(4).as_subclass(Subclass)]], [(torch.zeros(4),)]):
+        assert not _direct.step("momentum", "adam", arguments, rates, written)
+
+
+@pytest.mark.usefixtures("functions")
+@pytest.mark.parametrize("states", [None, "int8"])
+def test_many_tensors(states):
+    """Enough for threads to share the reading; gradients that Python has not seen."""
+    results = []
+    for usual in (True, False):
+        params = [torch.nn.Parameter(torch.full((i % 3 + 1,), float(i % 7))) for i in range(700)]
+        optimizer = momentum.optim.Lion(params, lr=0.5, state_format=states)
+        for _ in range(3):
+            torch.stack([param.square().sum() for param in params]).sum().backward()
+            with nullcontext() if usual else _direct.disabled():
+                optimizer.step()
+            optimizer.zero_grad()
+        results.append([[param.detach(), *optimizer.state[param].values()] for param in params])
+    assert all(bit_equal(a, b) for ours, theirs in zip(*results, strict=True) for a, b in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("place", [0, 200, 699])
+@pytest.mark.parametrize("kind", ["subclass", "negated", "shape", "overlap", "missing"])
+def test_one_of_many_tensors(kind, place):
+    """Whichever thread comes upon it, the op takes the call."""
+    arguments, rates = adam_arguments(700, numel=1)
+    grads = arguments[1]
+    match kind:
+        case "subclass":
+            grads[place] = grads[place].as_subclass(Subclass)
+        case "negated":
+            grads[place] = negated("cpu")
+        case "shape":
+            grads[place] = torch.zeros(2)
+        case "overlap":
+            arguments[2][place] = arguments[3][700 - 1 - place]
+        case "missing":
+            del grads[place]
+    before = [param.clone() for param in arguments[0]]
+    assert not _direct.step("momentum", "adam", arguments, rates)
+    assert all(bit_equal(param, clone) for param, clone in zip(arguments[0], before, strict=True))
 
 
 def test_other_threads_run_meanwhile():

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from momentum import _ops, optim
+from momentum import _objects, _ops, optim
 from optim.cases import Gradients, assert_same_bits, make_params, snapshot
 
 GAP = 4
@@ -29,7 +29,7 @@ def host_side(value: Any) -> Any:
         return value.data_ptr(), tuple(value.shape), value.dtype
     if isinstance(value, dict):
         return {name: host_side(v) for name, v in value.items()}
-    return [host_side(v) for v in value] if isinstance(value, (list, tuple)) else value
+    return [host_side(v) for v in value] if isinstance(value, (list, tuple, _objects.Gradients)) else value
 
 
 class Run:

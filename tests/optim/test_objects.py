@@ -1,8 +1,10 @@
-"""Comparisons of many objects, in C and without it."""
+"""Questions about many objects, in C and without it."""
 
 from __future__ import annotations
 
 import functools
+import gc
+import weakref
 from collections import defaultdict
 
 import pytest
@@ -21,6 +23,10 @@ def way(request, monkeypatch):
 
 
 class Odd(list):
+    pass
+
+
+class Subclass(Tensor):
     pass
 
 
@@ -64,8 +70,78 @@ def test_are_elements(dtype):
     assert _objects.are_elements([nn.Parameter(whole[0])], whole)
 
 
-class Subclass(Tensor):
-    pass
+@pytest.mark.usefixtures("way")
+def test_values():
+    dicts = [{"a": torch.zeros(2), "b": 1.0}, defaultdict(list, a="text", b=None)]
+    assert [value is items["a"] for value, items in zip(_objects.values(dicts, "a"), dicts, strict=True)] == [True, True]
+    assert _objects.values(dicts, "b") == [1.0, None]
+    assert _objects.values([], "a") == []
+    for broken in ([*dicts, {"b": 2}], [{}]):
+        with pytest.raises(KeyError):
+            _objects.values(broken, "a")
+
+
+def parameters(count: int) -> list[nn.Parameter]:
+    """Return parameters with gradients that no one has looked at."""
+    params = [nn.Parameter(torch.full((i % 3 + 1,), float(i))) for i in range(count)]
+    torch.stack([param.square().sum() for param in params]).sum().backward()
+    return params
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("count", [0, 1, 7, 400])
+def test_gradients(count):
+    params = parameters(count) if count else []
+    grads = _objects.gradients(params)
+    assert len(grads) == count
+    assert all(grad is param.grad for grad, param in zip(grads, params, strict=True))
+    assert [grad.tolist() for grad in grads] == [(2 * param).tolist() for param in params]
+    for place in {0, count // 2, count - 1} if count else ():
+        kept, params[place].grad = params[place].grad, None
+        assert _objects.gradients(params) is None
+        params[place].grad = kept
+
+
+def test_gradients_are_held_in_c():
+    assert isinstance(_objects.gradients(parameters(3)), _objects.Gradients)
+
+
+def negated() -> Tensor:
+    tensor = torch.tensor([1.0 + 2.0j]).conj().imag
+    assert tensor.is_neg()
+    return tensor
+
+
+@pytest.mark.parametrize("place", [0, 399])
+@pytest.mark.parametrize("kind", ["param", "grad", "negated"])
+def test_unusual_gradients_are_listed(kind, place):
+    """Where a subclass or a lazy negation would be overlooked, Python's objects are handed on."""
+    params = [nn.Parameter(torch.zeros(1)) for _ in range(400)]
+    for param in params:
+        param.grad = torch.ones(1)
+    match kind:
+        case "param":
+            params[place] = torch.zeros(1).as_subclass(Subclass)
+            params[place].grad = torch.ones(1)
+        case "grad":
+            params[place].grad = torch.ones(1).as_subclass(Subclass)
+        case "negated":
+            params[place].grad = negated()
+    grads = _objects.gradients(params)
+    assert isinstance(grads, list)
+    assert all(grad is param.grad for grad, param in zip(grads, params, strict=True))
+
+
+def test_gradients_live_as_long_as_they_are_held():
+    params = parameters(3)
+    alive = [weakref.ref(param.grad) for param in params]
+    grads = _objects.gradients(params)
+    for param in params:
+        param.grad = None
+    gc.collect()
+    assert all(reference() is not None for reference in alive)
+    del grads
+    assert all(reference() is None for reference in alive)
 
 
 @pytest.mark.usefixtures("way")
@@ -87,11 +163,12 @@ def test_anything_can_be_fetched():
 
 def test_places_are_found():
     """Where the objects' words are is the same for any tensor, and is not found where a word is missing."""
-    of_type, of_tensor = _native._places()
+    of_type, of_tensor, of_object = _native._places()
     for tensor in (torch.zeros(7), nn.Parameter(torch.zeros(1)), torch.zeros(2)[0]):
-        assert _native._place(tensor, Tensor.__basicsize__, tensor._cdata) == of_tensor
-        assert _native._place(tensor, Tensor.__basicsize__, id(type(tensor))) == of_type
-    assert _native._place(torch.zeros(7), Tensor.__basicsize__, 1) is None
+        assert _native._place(id(tensor), Tensor.__basicsize__, tensor._cdata) == of_tensor
+        assert _native._place(id(tensor), Tensor.__basicsize__, id(type(tensor))) == of_type
+        assert _native._place(tensor._cdata, of_object + 8, id(tensor)) == of_object
+        assert _native._place(id(tensor), Tensor.__basicsize__, 8) is None
 
 
 def test_nothing_is_opened_without_places(monkeypatch):

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <exception>
 
+#include "torch/direct/ranges.h"
 #include "torch/direct/source.h"
 #include "torch/registration.h"
 #include "torch/step_op.h"
@@ -14,16 +15,58 @@ Environment environment{};
 
 enum Outcome : int { kDone = 0, kDeclined = 1, kFailed = -1 };
 
-// The step, ready to run, or nothing where the op must take the call: it then says what is wrong, if something is.
-std::optional<CheckedStep> read(const RuleDescription& rule, PyObject* arguments) {
+// A step that is certain to run, and what it writes.
+struct Ready {
+  CheckedStep step;
+  std::vector<PyObject*> lists, tensors;
+};
+
+// Nothing where the op must take the call: it then says what is wrong, if something is.
+std::optional<Ready> read(const RuleDescription& rule, PyObject* arguments, const Gradients* gradients, PyObject* written) {
   try {
-    Source source(environment, arguments);
-    return check_step(rule, take_step(rule, source));
+    Source source(environment, arguments, gradients);
+    const StepArguments taken = take_step(rule, source);
+    source.begin();
+    const TensorLoop loop = [&](size_t count, const TensorBody& body) { source.read(count, body); };
+    Ready ready{check_step(rule, taken, loop), items_of(environment, written), {}};
+    source.finish();
+    for (PyObject* list : ready.lists) {
+      for (PyObject* tensor : items_of(environment, list)) {
+        if (!is_plain(environment, tensor)) throw Declined{};
+        ready.tensors.push_back(tensor);
+      }
+    }
+    return ready;
   } catch (const Declined&) {
   } catch (const std::exception&) {
   }
   environment.python->clear_error();
   return std::nullopt;
+}
+
+bool bump_versions(const std::vector<PyObject*>& tensors) {
+  const auto bump = environment.torch.bump_version;
+  if (bump == nullptr) return false;
+  try {
+    in_ranges(int64_t(tensors.size()), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) bump(handle_of(environment, tensors[size_t(i)]));
+    });
+  } catch (...) {
+    return false;
+  }
+  return true;
+}
+
+// Makes the version counters grow of all that is written, as torch's own function does; false, with its error set, where it
+// would refuse.
+bool announce(const Ready& ready) {
+  if (bump_versions(ready.tensors)) return true;
+  for (PyObject* list : ready.lists) {
+    PyObject* done = environment.python->call_with(environment.increment_version, list, nullptr);
+    if (done == nullptr) return false;
+    environment.python->release(done);
+  }
+  return true;
 }
 
 }  // namespace
@@ -33,13 +76,19 @@ using namespace momentum::ops;
 
 #define MOMENTUM_EXPORT extern "C" __attribute__((visibility("default")))
 
-// Takes what the process's torch looks like from Python: see Environment. Returns whether direct calls are possible.
+// Takes what the process's torch looks like from Python: see Environment and TorchFunctions. Returns whether direct calls are
+// possible.
 MOMENTUM_EXPORT int momentum_direct_open(direct::PyObject* tensor_type, direct::PyObject* parameter_type,
-                                         direct::PyObject* dict_type, direct::PyObject* none, ptrdiff_t type_place,
-                                         ptrdiff_t tensor_place) {
+                                         direct::PyObject* dict_type, direct::PyObject* none,
+                                         direct::PyObject* increment_version, ptrdiff_t type_place, ptrdiff_t tensor_place,
+                                         ptrdiff_t object_place, const char* bump_version, const char* gradient) {
   const direct::Python* python = direct::Python::get();
   if (python == nullptr) return 0;
-  direct::environment = {python, tensor_type, parameter_type, dict_type, none, type_place, tensor_place};
+  direct::environment = {python,         tensor_type,
+                         parameter_type, dict_type,
+                         none,           increment_version,
+                         type_place,     tensor_place,
+                         object_place,   direct::TorchFunctions::find(bump_version, gradient)};
   return 1;
 }
 
@@ -51,20 +100,34 @@ MOMENTUM_EXPORT const void* momentum_direct_rule(const char* name) {
   return nullptr;
 }
 
-// `arguments`: a tuple of the op's arguments in the order of its schema. `announce` is called without arguments once the step
-// is certain to run: what it looks at in the tensors is in the caches then, and no longer when the kernels have run.
-MOMENTUM_EXPORT int momentum_direct_step(const void* rule_pointer, direct::PyObject* arguments, direct::PyObject* announce) {
+// The gradients of a list of parameters, to be given to a step in its place of None and let go of after it. Null where the
+// caller must look at them himself.
+MOMENTUM_EXPORT void* momentum_direct_hold_gradients(direct::PyObject* params) {
+  try {
+    return direct::Gradients::of(direct::environment, params).release();
+  } catch (const direct::Declined&) {
+  } catch (const std::exception&) {
+  }
+  direct::environment.python->clear_error();
+  return nullptr;
+}
+
+MOMENTUM_EXPORT void momentum_direct_drop_gradients(void* gradients) { delete static_cast<direct::Gradients*>(gradients); }
+
+// `arguments`: a tuple of the op's arguments in the order of its schema. `gradients` may be null. The version counters of the
+// tensors in `written`, a list of lists, grow once the step is certain to run: what is looked at in the tensors is in the
+// caches then, and no longer when the kernels have run.
+MOMENTUM_EXPORT int momentum_direct_step(const void* rule_pointer, direct::PyObject* arguments, const void* gradients,
+                                         direct::PyObject* written) {
   const auto& rule = *static_cast<const RuleDescription*>(rule_pointer);
-  const std::optional<CheckedStep> step = direct::read(rule, arguments);
-  if (!step) return direct::kDeclined;
+  const auto ready = direct::read(rule, arguments, static_cast<const direct::Gradients*>(gradients), written);
+  if (!ready) return direct::kDeclined;
+  if (!direct::announce(*ready)) return direct::kFailed;
   const direct::Python& python = *direct::environment.python;
-  direct::PyObject* announced = python.call(announce, nullptr);
-  if (announced == nullptr) return direct::kFailed;
-  python.release(announced);
   void* thread = python.release_interpreter();
   std::string failure;
   try {
-    run_step(rule, *step);
+    run_step(rule, ready->step);
   } catch (const std::exception& error) {
     failure = error.what();
   }
@@ -77,8 +140,29 @@ MOMENTUM_EXPORT int momentum_direct_step(const void* rule_pointer, direct::PyObj
 // Brings the objects of a list, tensors or dictionaries, and what is read of them into the caches. `list` must be one.
 MOMENTUM_EXPORT void momentum_direct_fetch(direct::PyObject* list) {
   const direct::Environment& env = direct::environment;
-  const direct::Walk items(env, list, env.python->list_size(list));
-  for (ptrdiff_t i = 0; i < items.size(); ++i) items[i];
+  const std::vector<direct::PyObject*> items = direct::items_of(env, list);
+  const direct::Walk walk(env, items.data(), ptrdiff_t(items.size()));
+  for (ptrdiff_t i = 0; i < walk.size(); ++i) walk[i];
+}
+
+// A list of what each dictionary of a list has under a key; None where one has nothing.
+MOMENTUM_EXPORT direct::PyObject* momentum_direct_values(direct::PyObject* dicts, direct::PyObject* key) {
+  const direct::Environment& env = direct::environment;
+  const direct::Python& python = *env.python;
+  const ptrdiff_t count = python.list_size(dicts);
+  direct::PyObject* values = python.new_list(count);
+  for (ptrdiff_t i = 0; values != nullptr && i < count; ++i) {
+    direct::PyObject* value = python.dict_item(python.list_item(dicts, i), key);
+    if (value == nullptr) {
+      python.release(values);
+      python.clear_error();
+      python.acquire(env.none);
+      return env.none;
+    }
+    python.acquire(value);
+    python.set_item(values, i, value);
+  }
+  return values;
 }
 
 // Whether two lists hold the same objects.
@@ -108,9 +192,10 @@ MOMENTUM_EXPORT int momentum_direct_same_entries(direct::PyObject* dict, direct:
 // is no plain tensor.
 MOMENTUM_EXPORT int momentum_direct_are_elements(direct::PyObject* list, uintptr_t address, ptrdiff_t size) {
   const direct::Environment& env = direct::environment;
-  const direct::Walk items(env, list, env.python->list_size(list));
-  for (ptrdiff_t i = 0; i < items.size(); ++i) {
-    direct::PyObject* item = items[i];
+  const std::vector<direct::PyObject*> items = direct::items_of(env, list);
+  const direct::Walk walk(env, items.data(), ptrdiff_t(items.size()));
+  for (ptrdiff_t i = 0; i < walk.size(); ++i) {
+    direct::PyObject* item = walk[i];
     void* data = nullptr;
     if (!direct::is_plain(env, item)) return -1;
     if (aoti_torch_get_data_ptr(direct::handle_of(env, item), &data) != AOTI_TORCH_SUCCESS) return -1;

@@ -5,20 +5,23 @@
 #include <optional>
 #include <vector>
 
+#include "torch/direct/gradients.h"
 #include "torch/direct/objects.h"
 #include "torch/step_arguments.h"
 
 namespace momentum::ops::direct {
 
-// Thrown where an argument is anything but a plain tensor, list or number: the dispatcher then takes the call.
-struct Declined {};
-
-// Reads a tuple of arguments in order. What it returns points into the tensors, which the tuple keeps alive.
+// Reads a tuple of arguments in order. What it returns points into the tensors, which the tuple and `gradients` keep alive.
 class Source {
  public:
-  Source(const Environment& environment, PyObject* arguments);
+  // `gradients`, if any, are read where the tuple has None in the place of a list.
+  Source(const Environment& environment, PyObject* arguments, const Gradients* gradients);
 
-  TensorInfos tensors();
+  // As long as the list, and read by `read` as the checks go through the tensors: what is in the caches is looked at at once,
+  // and threads share the work. All such lists are empty or of one length.
+  TensorInfos tensors() { return list(false); }
+  // Read by `begin`.
+  TensorInfos tensors_at_once() { return list(true); }
   TensorInfo tensor() { return read(next()); }
   std::optional<TensorInfo> optional_tensor();
   std::vector<double> floats();
@@ -27,18 +30,35 @@ class Source {
   int64_t integer() { return as_integer(next()); }
   bool boolean();
 
+  // Reads what must be known before the checks go through the tensors: the first of each list, too.
+  void begin() const;
+  // Reads the lists in ranges that are then given to `body`.
+  void read(size_t count, const TensorBody& body) const;
+  // Throws Declined where a tensor was read that is not what it seems to be.
+  void finish() const;
+
  private:
+  struct List {
+    std::vector<PyObject*> items;  // none where they are the gradients
+    TensorInfo* infos;             // of a vector that was handed out; moved since, but not copied
+    int64_t size;
+    bool at_once;
+  };
+
   PyObject* next();
-  ptrdiff_t size_of(PyObject* list) const;
+  TensorInfos list(bool at_once);
   double as_number(PyObject* object) const;
   int64_t as_integer(PyObject* object) const;
   TensorInfo read(PyObject* object) const;
-  bool is_negated(PyObject* object) const;
+  // Of the interpreter it uses nothing.
+  void read_part(const List& list, int64_t begin, int64_t end) const;
 
   const Environment& env_;
   const Python& py_;
   PyObject* arguments_;
+  const Gradients* gradients_;
   ptrdiff_t size_, place_ = 0;
+  std::vector<List> lists_;
 };
 
 }  // namespace momentum::ops::direct

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar
 
-import torch
+from torch.autograd import profiler
+from torch.compiler import is_compiling
 from torch.optim import Optimizer, optimizer
 
 GLOBAL_HOOKS = (optimizer._global_optimizer_pre_hooks, optimizer._global_optimizer_post_hooks)
@@ -25,16 +26,18 @@ def hook_step(step: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(step)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        return (announced if _is_heard(cast("Optimizer", args[0])) else step)(*args, **kwargs)
+        return (announced if _is_heard(args[0]) else step)(*args, **kwargs)
 
     return wrapper
 
 
-def _is_heard(of: Optimizer) -> bool:
+def _is_heard(of: Any) -> bool:
+    before, after = GLOBAL_HOOKS
     return bool(
-        torch.autograd.profiler._is_profiler_enabled
+        profiler._is_profiler_enabled
         or of._optimizer_step_pre_hooks
         or of._optimizer_step_post_hooks
-        or any(GLOBAL_HOOKS)
-        or torch.compiler.is_compiling()
+        or before
+        or after
+        or is_compiling()
     )

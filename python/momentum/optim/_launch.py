@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from momentum import _ops
-from momentum._objects import are_elements, fetch
+from momentum._objects import Gradients, are_elements, fetch, gradients, values
 from momentum.enums import Cautious, Residual, Rounding
 from momentum.optim import _sharding
 from momentum.optim._options import SCALE, check_rates
@@ -105,6 +105,13 @@ class Member(NamedTuple):
     is_new: bool
 
 
+class Collected(NamedTuple):
+    """What a launch reads anew at every step: the gradients, and the other lists of tensors in the op's order."""
+
+    grads: list[Tensor] | Gradients
+    others: list[list[Tensor]]
+
+
 class Launch:
     """The members of one call and everything about them that does not change from step to step."""
 
@@ -176,16 +183,15 @@ class Launch:
             if self._sharded:
                 self._arguments["shards"] = [n for p in self._params for n in _sharding.philox_layout(p)]
 
-    def collect(self) -> list[list[Tensor]] | None:
+    def collect(self) -> Collected | None:
         """Return gradients, states, scales, residuals, averages and scalars as they are now; None where the launch is stale.
 
         Everything is read anew from ``param.grad`` and the state dictionaries: whatever the user put there is what is
         used. Only the step counts are held here, so it is checked that the user's are still the ones held.
         """
         params = self._params
-        fetch(params)
-        grads = [grad for p in params if (grad := p.grad) is not None]
-        if len(grads) != len(params):
+        grads = gradients(params, self._device.type)
+        if grads is None:
             return None
         if self._dtypes and [p.dtype for p in params] != self._dtypes:
             return None
@@ -194,16 +200,16 @@ class Launch:
         states = self._states
         fetch(states)
         try:
-            if not are_elements([state["step"] for state in states], self._steps):
+            if not are_elements(values(states, "step"), self._steps):
                 return None
-            return [
-                grads,
-                *([state[name] for state in states] if name else [] for name in self._names),
+            others = [
+                *(values(states, name) if name else [] for name in self._names),
                 [state.get(name, self._empty) for name in self._scale_names for state in states],
                 self._residuals(),
-                [state["ema"] for state in states] if self._ema else [],
-                [state["scalars"] for state in states] if self._rule.scalars else [],
+                values(states, "ema") if self._ema else [],
+                values(states, "scalars") if self._rule.scalars else [],
             ]
+            return Collected(grads, others)
         except (KeyError, AttributeError):
             return None
 
@@ -214,13 +220,14 @@ class Launch:
         pairs = zip(self._states, self._has_residual, strict=True)
         return [state[name] if has_residual else self._empty for state, has_residual in pairs]
 
-    def run(self, lists: list[list[Tensor]], grad_scale: Tensor | None, found_inf: Tensor | None) -> Generator[Tensor]:
-        """Call the op on the ``lists`` that :meth:`collect` returned; yield totals that all launches of the step share."""
-        params = self._params
+    def run(self, tensors: Collected, grad_scale: Tensor | None, found_inf: Tensor | None) -> Generator[Tensor]:
+        """Call the op on the ``tensors`` that :meth:`collect` returned; yield totals that all launches of the step share."""
+        params, grads, others = self._params, tensors.grads, tensors.others
         if self._sharded:
-            _sharding.check_grads(params, lists[0])
-            params, *lists = ([_sharding.local(tensor) for tensor in tensors] for tensors in (params, *lists))
-        grads, *states, scales, residuals, ema_params, scalars = lists
+            grads = list(grads)
+            _sharding.check_grads(params, grads)
+            params, grads, *others = ([_sharding.local(tensor) for tensor in list_] for list_ in (params, grads, *others))
+        *states, scales, residuals, ema_params, scalars = others
         arguments = self._arguments | self._device_arguments(grad_scale, found_inf)
         for stage in self._totals.stages():
             if isinstance(stage, Tensor):

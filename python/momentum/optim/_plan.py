@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch import Tensor
 
 from momentum._objects import same_entries, same_items
-from momentum.optim._launch import Member, Settings
+from momentum.optim._launch import Collected, Member, Settings
 from momentum.optim._options import Group
 
 if TYPE_CHECKING:
     from momentum.optim._base import FusedOptimizer
 
-Lists = list[list[Tensor]]
 RATES = frozenset({"lr", "weight_decay"})
 """What a schedule changes at every step, and the groups of one call may differ in."""
 
@@ -113,17 +112,17 @@ class Plan:
             self._watches[i] = _GroupWatch(groups[i])
         return True
 
-    def collect(self) -> list[Lists] | None:
+    def collect(self) -> list[Collected] | None:
         """Return every launch's tensors as they are now, or None where another set of gradients or states is there."""
         if any(param.grad is not None for param in self._idle):
             return None
-        lists = []
+        collected = []
         for launch in self.launches:
             tensors = launch.collect()
             if tensors is None:
                 return None
-            lists.append(tensors)
-        return lists
+            collected.append(tensors)
+        return collected
 
 
 class _GroupWatch:

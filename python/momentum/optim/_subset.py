@@ -22,7 +22,7 @@ from momentum import _ops
 from momentum.enums import Units
 from momentum.optim import _checkpoint, _sharding
 from momentum.optim._base import FusedOptimizer
-from momentum.optim._launch import Launch, Member, Rate, Settings
+from momentum.optim._launch import Collected, Launch, Member, Rate, Settings
 from momentum.optim._options import Group
 from momentum.optim._rule import Rule
 from momentum.optim._subset_layout import Layout, is_split, local_place, unit_count
@@ -161,22 +161,22 @@ class SubsetLaunch(Launch):
             self._arguments["cautious"] = True
         self._arguments |= {"axis": int(self._axis), "seeds": [member.seed for member in self._members]}
 
-    def collect(self) -> list[list[Tensor]] | None:
+    def collect(self) -> Collected | None:
         """Return gradients, states and masks as they are now; None where the launch is stale."""
-        lists = super().collect()
-        if lists is None:
+        collected = super().collect()
+        if collected is None:
             return None
         try:
             masks = [state["mask"] for state in self._states]
             counts = [state["count"] for state, split in zip(self._states, self._split, strict=True) if split]
         except KeyError:
             return None
-        return [*lists[: 1 + len(self._names)], masks, counts]
+        return Collected(collected.grads, [*collected.others[: len(self._names)], masks, counts])
 
-    def run(self, lists: list[list[Tensor]], grad_scale: Tensor | None, found_inf: Tensor | None) -> Generator[Tensor]:
-        """Call the op on the ``lists`` that :meth:`collect` returned; there are no totals to share."""
+    def run(self, tensors: Collected, grad_scale: Tensor | None, found_inf: Tensor | None) -> Generator[Tensor]:
+        """Call the op on the ``tensors`` that :meth:`collect` returned; there are no totals to share."""
         yield from ()
-        grads, *states, masks, held = lists
+        grads, (*states, masks, held) = list(tensors.grads), tensors.others
         kept = iter(held)
         dim = 1 if self._axis == Units.COLUMNS else 0
         counts = [int(next(kept)) if split else state.shape[dim] for state, split in zip(states[0], self._split, strict=True)]
