@@ -39,13 +39,10 @@ def library(namespace: str = "momentum", device: str = "cpu") -> ctypes.PyDLL | 
     opened.momentum_direct_hold_gradients.restype = ctypes.c_void_p
     opened.momentum_direct_drop_gradients.argtypes = [ctypes.c_void_p]
     opened.momentum_direct_drop_gradients.restype = None
-    opened.momentum_direct_fetch.argtypes = [ctypes.py_object]
-    opened.momentum_direct_fetch.restype = None
-    opened.momentum_direct_values.argtypes = [ctypes.py_object] * 2
-    opened.momentum_direct_values.restype = ctypes.py_object
+    opened.momentum_direct_states.argtypes = [ctypes.py_object] * 3 + [ctypes.c_size_t, ctypes.c_ssize_t]
+    opened.momentum_direct_states.restype = ctypes.py_object
     opened.momentum_direct_same_items.argtypes = [ctypes.py_object] * 2
     opened.momentum_direct_same_entries.argtypes = [ctypes.py_object] * 3
-    opened.momentum_direct_are_elements.argtypes = [ctypes.py_object, ctypes.c_size_t, ctypes.c_ssize_t]
     return opened if open_with(opened, TORCH_FUNCTIONS) else None
 
 

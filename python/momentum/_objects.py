@@ -14,13 +14,6 @@ if TYPE_CHECKING:
     import ctypes
 
 
-def fetch(items: list[Any]) -> None:
-    """Bring tensors or dictionaries into the caches, all together rather than one after the other when they are read."""
-    library = _native.library()
-    if library:
-        library.momentum_direct_fetch(items)
-
-
 class Gradients:
     """The gradients of parameters, one of each, kept alive in C.
 
@@ -51,13 +44,6 @@ def gradients(params: list[Tensor], device: str = "cpu") -> list[Tensor] | Gradi
     return grads if len(grads) == len(params) else None
 
 
-def values(dicts: list[dict[str, Any]], key: str) -> list[Any]:
-    """Return what each dictionary has under ``key``; raise ``KeyError`` where one has nothing."""
-    library = _native.library()
-    found: list[Any] | None = library.momentum_direct_values(dicts, key) if library else None
-    return [items[key] for items in dicts] if found is None else found
-
-
 def same_items(now: Sequence[Any], then: list[Any]) -> bool:
     """Return whether two sequences hold the same objects."""
     library = _native.library()
@@ -74,14 +60,47 @@ def same_entries(now: dict[Any, Any], keys: list[Any], values: list[Any]) -> boo
     return _same(now.keys(), keys) and _same(now.values(), values)
 
 
-def are_elements(tensors: list[Tensor], of: Tensor) -> bool:
-    """Return whether the tensors lie where the first elements of the contiguous tensor ``of`` do, one after the other."""
-    address, size = of.data_ptr(), of.element_size()
+def states(
+    dicts: list[dict[str, Any]], names: list[str], defaults: list[Tensor | None], steps: Tensor
+) -> list[list[Any]] | None:
+    """Return, for each of ``names``, what the dictionaries have under it.
+
+    Parameters
+    ----------
+    dicts
+        One for each element of ``steps`` but the last.
+    names
+        The first, whose values are not returned, is that of the step counts.
+    defaults
+        For each name what is taken where a dictionary lacks it; None where it may not.
+    steps
+        A contiguous tensor.
+
+    Returns
+    -------
+    list of lists, or None
+        None where the step counts do not lie where the elements of ``steps`` do, one after the other.
+
+    Raises
+    ------
+    KeyError
+        When a dictionary lacks what it may not.
+    AttributeError
+        When a step count is no tensor.
+    """
+    address, size = steps.data_ptr(), steps.element_size()
     library = _native.library()
-    answer = library.momentum_direct_are_elements(tensors, address, size) if library else -1
-    if answer >= 0:
-        return bool(answer)
-    return [tensor.data_ptr() for tensor in tensors] == [address + i * size for i in range(len(tensors))]
+    found: list[list[Any]] | None = None
+    if library:
+        found = library.momentum_direct_states(dicts, names, defaults, address, size)
+    if found is not None:
+        return found
+    counts, *others = (
+        [items[name] if default is None else items.get(name, default) for items in dicts]
+        for name, default in zip(names, defaults, strict=True)
+    )
+    in_place = all(count.data_ptr() == address + i * size for i, count in enumerate(counts))
+    return others if in_place else None
 
 
 def _same(now: Collection[Any], then: Collection[Any]) -> bool:

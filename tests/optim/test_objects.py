@@ -6,6 +6,7 @@ import functools
 import gc
 import weakref
 from collections import defaultdict
+from typing import Any
 
 import pytest
 import torch
@@ -55,30 +56,74 @@ def test_same_entries():
     assert _objects.same_entries(state, [*keys[1:], keys[0]], [*values[1:], values[0]])
 
 
+def dictionaries(steps: Tensor) -> list[dict[str, Any]]:
+    """Return states whose step counts are the elements of ``steps`` but the last."""
+    return [{"step": step, "a": torch.zeros(2), "b": float(i)} for i, step in enumerate(steps.unbind()[:-1])]
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("kind", [dict, functools.partial(defaultdict, list)])
+@pytest.mark.parametrize("count", [0, 1, 40])
+def test_states(kind, count):
+    steps, default = torch.arange(count + 1.0), torch.zeros(0)
+    dicts = [kind(items) for items in dictionaries(steps)]
+    if dicts:
+        dicts[-1]["scale"] = 7
+    found = _objects.states(dicts, ["step", "b", "a", "scale"], [None, None, None, default], steps)
+    assert found[0] == [float(i) for i in range(count)]
+    assert all(value is items["a"] for value, items in zip(found[1], dicts, strict=True))
+    assert found[2] == [default] * (count - 1) + [7] * bool(count)
+    assert _objects.states(dicts, ["step"], [None], steps) == []
+
+
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_are_elements(dtype):
-    whole = torch.arange(40, dtype=dtype)
-    views = list(whole.unbind())
-    assert _objects.are_elements(views, whole)
-    assert _objects.are_elements(views[:7], whole)
-    assert _objects.are_elements([], whole)
-    assert not _objects.are_elements([*views[:3], views[4]], whole)
-    assert not _objects.are_elements([*views[:3], views[3].clone()], whole)
-    views[5].data = torch.zeros((), dtype=dtype)
-    assert not _objects.are_elements(views, whole)
-    assert _objects.are_elements([nn.Parameter(whole[0])], whole)
+def test_states_with_other_steps(dtype):
+    steps = torch.arange(9, dtype=dtype)
+    dicts = dictionaries(steps)
+
+    def read(dicts: list[dict[str, Any]]) -> list[list[Any]] | None:
+        return _objects.states(dicts, ["step", "a"], [None, None], steps)
+
+    assert len(read(dicts)[0]) == 8
+    assert len(read(dicts[:5])[0]) == 5
+    assert read(dicts[1:]) is None
+    assert read(dicts[::-1]) is None
+    for other in (steps[3].clone(), steps[4], torch.zeros((), dtype=dtype)):
+        assert read([*dicts[:3], dicts[3] | {"step": other}, *dicts[4:]]) is None
+    assert len(read([{"step": nn.Parameter(steps[0]), "a": 1}])[0]) == 1
+    assert len(read([{"step": steps[0].as_subclass(Subclass), "a": 1}])[0]) == 1
+    dicts[5]["step"].data = torch.zeros((), dtype=dtype)
+    assert read(dicts) is None
 
 
 @pytest.mark.usefixtures("way")
-def test_values():
-    dicts = [{"a": torch.zeros(2), "b": 1.0}, defaultdict(list, a="text", b=None)]
-    assert [value is items["a"] for value, items in zip(_objects.values(dicts, "a"), dicts, strict=True)] == [True, True]
-    assert _objects.values(dicts, "b") == [1.0, None]
-    assert _objects.values([], "a") == []
-    for broken in ([*dicts, {"b": 2}], [{}]):
-        with pytest.raises(KeyError):
-            _objects.values(broken, "a")
+def test_states_that_are_missing():
+    steps = torch.zeros(9)
+    for place in (0, 7):
+        dicts = dictionaries(steps)
+        del dicts[place]["a"]
+        with pytest.raises(KeyError, match="a"):
+            _objects.states(dicts, ["step", "a"], [None, None], steps)
+        del dicts[place]["step"]
+        with pytest.raises(KeyError, match="step"):
+            _objects.states(dicts, ["step"], [None], steps)
+        dicts[place]["step"] = 0.0
+        with pytest.raises(AttributeError):
+            _objects.states(dicts, ["step"], [None], steps)
+
+
+def test_states_are_not_leaked():
+    steps = torch.zeros(3)
+    dicts = dictionaries(steps)
+    alive = [weakref.ref(items["a"]) for items in dicts]
+    assert _objects.states(dicts, ["step", "a"], [None, None], steps)
+    del dicts[1]["b"]
+    with pytest.raises(KeyError):
+        _objects.states(dicts, ["step", "a", "b"], [None, None, None], steps)
+    del dicts
+    gc.collect()
+    assert [reference() for reference in alive] == [None, None]
 
 
 def parameters(count: int) -> list[nn.Parameter]:
@@ -142,23 +187,6 @@ def test_gradients_live_as_long_as_they_are_held():
     assert all(reference() is not None for reference in alive)
     del grads
     assert all(reference() is None for reference in alive)
-
-
-@pytest.mark.usefixtures("way")
-def test_elements_of_other_kinds():
-    whole = torch.zeros(2)
-    assert _objects.are_elements([whole[0].as_subclass(Subclass)], whole)
-    with pytest.raises(AttributeError):
-        _objects.are_elements([0.0], whole)
-
-
-@pytest.mark.usefixtures("way")
-def test_anything_can_be_fetched():
-    """A hint changes nothing, whatever it is given."""
-    tensors = [torch.ones(3), nn.Parameter(torch.ones(2)), torch.ones(3).to_sparse(), torch.ones(3, device="meta")]
-    for items in ([], tensors * 20, [{}, {"a": tensors[0]}, {i: i for i in range(100)}] * 20, [None, 1, "a", [], Odd()] * 20):
-        _objects.fetch(items)
-    assert torch.equal(tensors[0], torch.ones(3))
 
 
 def test_places_are_found():

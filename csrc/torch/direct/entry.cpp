@@ -5,6 +5,7 @@
 
 #include "torch/direct/ranges.h"
 #include "torch/direct/source.h"
+#include "torch/direct/states.h"
 #include "torch/registration.h"
 #include "torch/step_op.h"
 
@@ -137,34 +138,6 @@ MOMENTUM_EXPORT int momentum_direct_step(const void* rule_pointer, direct::PyObj
   return direct::kFailed;
 }
 
-// Brings the objects of a list, tensors or dictionaries, and what is read of them into the caches. `list` must be one.
-MOMENTUM_EXPORT void momentum_direct_fetch(direct::PyObject* list) {
-  const direct::Environment& env = direct::environment;
-  const std::vector<direct::PyObject*> items = direct::items_of(env, list);
-  const direct::Walk walk(env, items.data(), ptrdiff_t(items.size()));
-  for (ptrdiff_t i = 0; i < walk.size(); ++i) walk[i];
-}
-
-// A list of what each dictionary of a list has under a key; None where one has nothing.
-MOMENTUM_EXPORT direct::PyObject* momentum_direct_values(direct::PyObject* dicts, direct::PyObject* key) {
-  const direct::Environment& env = direct::environment;
-  const direct::Python& python = *env.python;
-  const ptrdiff_t count = python.list_size(dicts);
-  direct::PyObject* values = python.new_list(count);
-  for (ptrdiff_t i = 0; values != nullptr && i < count; ++i) {
-    direct::PyObject* value = python.dict_item(python.list_item(dicts, i), key);
-    if (value == nullptr) {
-      python.release(values);
-      python.clear_error();
-      python.acquire(env.none);
-      return env.none;
-    }
-    python.acquire(value);
-    python.set_item(values, i, value);
-  }
-  return values;
-}
-
 // Whether two lists hold the same objects.
 MOMENTUM_EXPORT int momentum_direct_same_items(direct::PyObject* list, direct::PyObject* other) {
   const direct::Python& python = *direct::environment.python;
@@ -188,18 +161,20 @@ MOMENTUM_EXPORT int momentum_direct_same_entries(direct::PyObject* dict, direct:
   return 1;
 }
 
-// Whether the tensors of a list lie in memory one after the other, `size` bytes apart, from `address` on; -1 where one of them
-// is no plain tensor.
-MOMENTUM_EXPORT int momentum_direct_are_elements(direct::PyObject* list, uintptr_t address, ptrdiff_t size) {
+// For each key a list of what a list of dictionaries has under it, or its default where that is not None. The first key's are
+// tensors, which are looked at and not returned: they must lie one after the other, `size` bytes apart, from `address` on. None
+// where they do not, something is missing, or anything is unusual.
+MOMENTUM_EXPORT direct::PyObject* momentum_direct_states(direct::PyObject* dicts, direct::PyObject* keys,
+                                                         direct::PyObject* defaults, uintptr_t address, ptrdiff_t size) {
   const direct::Environment& env = direct::environment;
-  const std::vector<direct::PyObject*> items = direct::items_of(env, list);
-  const direct::Walk walk(env, items.data(), ptrdiff_t(items.size()));
-  for (ptrdiff_t i = 0; i < walk.size(); ++i) {
-    direct::PyObject* item = walk[i];
-    void* data = nullptr;
-    if (!direct::is_plain(env, item)) return -1;
-    if (aoti_torch_get_data_ptr(direct::handle_of(env, item), &data) != AOTI_TORCH_SUCCESS) return -1;
-    if (data != reinterpret_cast<void*>(address + uintptr_t(i * size))) return 0;
+  direct::PyObject* states = nullptr;
+  try {
+    states = direct::read_states(env, dicts, keys, defaults, {address, size});
+  } catch (const direct::Declined&) {
+  } catch (const std::exception&) {
   }
-  return 1;
+  if (states != nullptr) return states;
+  env.python->clear_error();
+  env.python->acquire(env.none);
+  return env.none;
 }

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
-from momentum import _ops
-from momentum._objects import Gradients, are_elements, fetch, gradients, values
+from momentum import _objects, _ops
+from momentum._objects import Gradients
 from momentum.enums import Cautious, Residual, Rounding
 from momentum.optim import _sharding
 from momentum.optim._options import SCALE, check_rates
@@ -132,6 +132,12 @@ class Launch:
         ]
         self._ema = first.ema
         self._sharded = any(map(_sharding.is_sharded, self._params))
+        # What is read of the state dictionaries at every step; only scales may be missing.
+        self._keys = ["step", *(name for name in self._names if name), *self._scale_names]
+        self._defaults = [self._empty if name in self._scale_names else None for name in self._keys]
+        for name in [*(["ema"] if self._ema else []), *(["scalars"] if first.rule.scalars else [])]:
+            self._keys.append(name)
+            self._defaults.append(None)
 
         reductions = [*first.rule.reductions]
         if first.cautious == Cautious.RESCALED:
@@ -190,24 +196,24 @@ class Launch:
         used. Only the step counts are held here, so it is checked that the user's are still the ones held.
         """
         params = self._params
-        grads = gradients(params, self._device.type)
+        grads = _objects.gradients(params, self._device.type)
         if grads is None:
             return None
         if self._dtypes and [p.dtype for p in params] != self._dtypes:
             return None
         if self._shapes and [p.shape for p in params] != self._shapes:
             return None
-        states = self._states
-        fetch(states)
         try:
-            if not are_elements(values(states, "step"), self._steps):
+            found = _objects.states(self._states, self._keys, self._defaults, self._steps)
+            if found is None:
                 return None
+            lists = iter(found)
             others = [
-                *(values(states, name) if name else [] for name in self._names),
-                [state.get(name, self._empty) for name in self._scale_names for state in states],
+                *(next(lists) if name else [] for name in self._names),
+                [scale for _ in self._scale_names for scale in next(lists)],
                 self._residuals(),
-                values(states, "ema") if self._ema else [],
-                values(states, "scalars") if self._rule.scalars else [],
+                next(lists) if self._ema else [],
+                next(lists) if self._rule.scalars else [],
             ]
             return Collected(grads, others)
         except (KeyError, AttributeError):
