@@ -1,8 +1,12 @@
 // Refuses calls in which a tensor that is written shares memory with another one.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <map>
+#include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace momentum::ops {
@@ -30,6 +34,31 @@ class OverlapCheck {
 
  private:
   std::vector<MemoryRange> ranges_;
+};
+
+// What several threads have collected about ranges of tensors, brought into the order of the tensors.
+class OverlapParts {
+ public:
+  // `begin`: the first of the range.
+  void add(size_t begin, OverlapCheck&& part) {
+    const std::lock_guard lock(mutex_);
+    parts_[begin] = std::move(part);
+  }
+  OverlapCheck join() {
+    OverlapCheck whole;
+    for (auto& [begin, part] : parts_) {
+      if (begin == 0) {
+        whole = std::move(part);
+      } else {
+        whole.add(part);
+      }
+    }
+    return whole;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::map<size_t, OverlapCheck> parts_;
 };
 
 }  // namespace momentum::ops

@@ -37,6 +37,7 @@ struct StepArguments {
 // first tensors of the lists may be looked at before, the scales apart.
 using TensorBody = std::function<void(size_t begin, size_t end)>;
 using TensorLoop = std::function<void(size_t count, const TensorBody& body)>;
+inline void in_one_range(size_t count, const TensorBody& body) { body(0, count); }
 
 // `source` gives one argument after the other and must outlive what is made of the tensors. It may leave reading tensors to a
 // TensorLoop, except for those asked for at once.

@@ -19,13 +19,7 @@ StepCall StepUnpacker::unpack(const TensorLoop& loop) {
   state_formats();
   call_.tensors.resize(count_);
   loop(count_, [this](size_t begin, size_t end) { tensors(begin, end); });
-  for (auto& [begin, part] : parts_) {
-    if (begin == 0) {
-      overlap_ = std::move(part);
-    } else {
-      overlap_.add(part);
-    }
-  }
+  overlap_ = parts_.join();
   vectors();
   overlap_.check(check_.op());
   return std::move(call_);
@@ -35,8 +29,7 @@ void StepUnpacker::tensors(size_t begin, size_t end) {
   OverlapCheck overlap;
   overlap.reserve((end - begin) * size_t(3 + rule_.state_count));
   for (size_t i = begin; i < end; ++i) tensor(i, overlap);
-  const std::lock_guard lock(parts_mutex_);
-  parts_[begin] = std::move(overlap);
+  parts_.add(begin, std::move(overlap));
 }
 
 void StepUnpacker::lengths() const {

@@ -1,9 +1,6 @@
 // Turns the arguments of a step into a StepCall, refusing whatever a kernel must not see.
 #pragma once
 
-#include <map>
-#include <mutex>
-
 #include "torch/checks.h"
 #include "torch/overlap.h"
 #include "torch/step_arguments.h"
@@ -52,8 +49,7 @@ class StepUnpacker {
   size_t first_scale_[kMaxStates] = {};  // of each quantised state
   StepCall call_;
   OverlapCheck overlap_;
-  std::mutex parts_mutex_;
-  std::map<size_t, OverlapCheck> parts_;  // of ranges of tensors, by the first
+  OverlapParts parts_;
 };
 
 }  // namespace momentum::ops

@@ -117,7 +117,7 @@ class _Entry:
 @functools.cache
 def _entry(namespace: str, device: str, rule: str) -> _Entry | None:
     library = _native.library(namespace, device) if _can_watch() else None
-    pointer = library.momentum_direct_rule(rule.encode()) if library else None
+    pointer = library.momentum_direct_op(rule.encode()) if library else None
     return _Entry(library, namespace, rule, pointer) if library and pointer else None
 
 

@@ -32,8 +32,8 @@ def library(namespace: str = "momentum", device: str = "cpu") -> ctypes.PyDLL | 
         return None
     opened = ctypes.PyDLL(str(path))
     opened.momentum_direct_open.argtypes = [ctypes.py_object] * 5 + [ctypes.c_ssize_t] * 3 + [ctypes.c_char_p] * 2
-    opened.momentum_direct_rule.argtypes = [ctypes.c_char_p]
-    opened.momentum_direct_rule.restype = ctypes.c_void_p
+    opened.momentum_direct_op.argtypes = [ctypes.c_char_p]
+    opened.momentum_direct_op.restype = ctypes.c_void_p
     opened.momentum_direct_step.argtypes = [ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p, ctypes.py_object]
     opened.momentum_direct_hold_gradients.argtypes = [ctypes.py_object]
     opened.momentum_direct_hold_gradients.restype = ctypes.c_void_p

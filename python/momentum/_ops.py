@@ -77,14 +77,36 @@ def step_(
         In grad mode, when a tensor that would be written requires grad; and whatever the op refuses. Nothing is written.
     """
     lists = [params, *states, *(tensors or [] for tensors in (scales, residuals, ema_params, scalars))]
-    written = [tensors for tensors in (*lists, [steps]) if tensors]
+    _step(rule, lists, [steps], (params, grads, *lists[1:], steps, totals), options)
+
+
+def step_subset_(
+    rule: str,
+    params: list[Tensor],
+    grads: list[Tensor] | Gradients,
+    states: Sequence[list[Tensor]],
+    *,
+    masks: list[Tensor],
+    steps: Tensor,
+    **options: Any,
+) -> None:
+    """Run one step of ``rule``, such as ``"adam_subset"``, on a share of the entries; compare :func:`step_`."""
+    _step(rule, [params, *states, masks], [steps], (params, grads, *states, masks, steps), options)
+
+
+def _step(
+    rule: str, lists: list[list[Tensor]], steps: list[Tensor], arguments: tuple[Any, ...], options: dict[str, Any]
+) -> None:
+    """Call the op of ``rule``, which writes to ``lists`` and ``steps``."""
+    written = [tensors for tensors in (*lists, steps) if tensors]
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in chain.from_iterable(written)):
         raise RuntimeError(
             f"momentum::{rule}_ writes in place, and a tensor it would write requires grad: call it under torch.no_grad()"
         )
-    if _direct.step(_namespace, rule, (params, grads, *lists[1:], steps, totals), options, written):
+    if _direct.step(_namespace, rule, arguments, options, written):
         return
-    _op(_namespace, f"{rule}_")(params, list(grads), *lists[1:], steps, totals, **options)
+    params, grads, *others = arguments
+    _op(_namespace, f"{rule}_")(params, list(grads), *others, **options)
     for tensors in written:
         increment_version(tensors)
 

@@ -48,8 +48,8 @@ def test_only_the_direct_entry_is_exported(path):
     assert ours == [
         "momentum_direct_drop_gradients",
         "momentum_direct_hold_gradients",
+        "momentum_direct_op",
         "momentum_direct_open",
-        "momentum_direct_rule",
         "momentum_direct_same_entries",
         "momentum_direct_same_items",
         "momentum_direct_states",

@@ -13,7 +13,7 @@ from backends import BACKENDS
 from momentum.enums import DecayMode, Units
 from momentum.reference.subset import draw_units
 from ops.cases import BF16, FP16, FP32, FP64, NARROW, SHAPES, TensorCase, layouts
-from ops.subset import OPTIMIZERS, REST, check_subset, make_subset, unpack
+from ops.subset import OPTIMIZERS, REST, SubsetCall, check_subset, make_subset, unpack
 from tolerances import bit_equal
 
 ELEMENTS, COLUMNS, ROWS = (int(unit) for unit in Units)
@@ -208,12 +208,16 @@ REFUSED = {
 }
 
 
+def subset_to_break(device: str) -> SubsetCall:
+    return make_subset("adam", [TensorCase((6, 4)), TensorCase((5,), FP32, BF16)], device=device)
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_refusals(backend, name):
     if backend.device != "cpu":
         pytest.skip("the checks are the same code")
     break_it, pattern = REFUSED[name]
-    call = make_subset("adam", [TensorCase((6, 4)), TensorCase((5,), FP32, BF16)], device=backend.device)
+    call = subset_to_break(backend.device)
     break_it(call)
     before = {name: tensor.clone() for name, tensor in call.tensors().items()}
     with pytest.raises(RuntimeError) as caught:

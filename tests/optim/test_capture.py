@@ -54,7 +54,7 @@ class Run:
 def test_nothing_on_the_host_changes_between_steps(backend, name, monkeypatch):
     """Over three draws, but for those that the host makes."""
     calls: list[list[Any]] = []
-    for function in ("call", "step_"):
+    for function in ("call", "step_", "step_subset_"):
         real = getattr(_ops, function)
 
         def record(*arguments: Any, real: Any = real, **options: Any) -> None:

@@ -1,13 +1,13 @@
 // What the Python side calls through ctypes with the interpreter held (see python/momentum/_direct.py): a step whose
 // arguments are read from Python's objects. It does what the op does; anything unusual is left to the op.
-#include <cstring>
 #include <exception>
+#include <functional>
+#include <optional>
+#include <string>
 
+#include "torch/direct/op.h"
 #include "torch/direct/ranges.h"
-#include "torch/direct/source.h"
 #include "torch/direct/states.h"
-#include "torch/registration.h"
-#include "torch/step_op.h"
 
 namespace momentum::ops::direct {
 namespace {
@@ -16,21 +16,17 @@ Environment environment{};
 
 enum Outcome : int { kDone = 0, kDeclined = 1, kFailed = -1 };
 
-// A step that is certain to run, and what it writes.
+// A call that is certain to run, and what it writes.
 struct Ready {
-  CheckedStep step;
+  std::function<void()> run;
   std::vector<PyObject*> lists, tensors;
 };
 
 // Nothing where the op must take the call: it then says what is wrong, if something is.
-std::optional<Ready> read(const RuleDescription& rule, PyObject* arguments, const Gradients* gradients, PyObject* written) {
+std::optional<Ready> read(const Op& op, PyObject* arguments, const Gradients* gradients, PyObject* written) {
   try {
     Source source(environment, arguments, gradients);
-    const StepArguments taken = take_step(rule, source);
-    source.begin();
-    const TensorLoop loop = [&](size_t count, const TensorBody& body) { source.read(count, body); };
-    Ready ready{check_step(rule, taken, loop), items_of(environment, written), {}};
-    source.finish();
+    Ready ready{op.check(source), items_of(environment, written), {}};
     for (PyObject* list : ready.lists) {
       for (PyObject* tensor : items_of(environment, list)) {
         if (!is_plain(environment, tensor)) throw Declined{};
@@ -93,13 +89,8 @@ MOMENTUM_EXPORT int momentum_direct_open(direct::PyObject* tensor_type, direct::
   return 1;
 }
 
-// The rule of an op, by its name without the underscore; null for anything else.
-MOMENTUM_EXPORT const void* momentum_direct_rule(const char* name) {
-  for (const RuleDescription* rule : registered_rules()) {
-    if (std::strcmp(rule->name, name) == 0) return rule;
-  }
-  return nullptr;
-}
+// An op, by its name without the underscore, for as long as the process lives; null for anything else.
+MOMENTUM_EXPORT const void* momentum_direct_op(const char* name) { return direct::Op::find(name).release(); }
 
 // The gradients of a list of parameters, to be given to a step in its place of None and let go of after it. Null where the
 // caller must look at them himself.
@@ -118,17 +109,17 @@ MOMENTUM_EXPORT void momentum_direct_drop_gradients(void* gradients) { delete st
 // `arguments`: a tuple of the op's arguments in the order of its schema. `gradients` may be null. The version counters of the
 // tensors in `written`, a list of lists, grow once the step is certain to run: what is looked at in the tensors is in the
 // caches then, and no longer when the kernels have run.
-MOMENTUM_EXPORT int momentum_direct_step(const void* rule_pointer, direct::PyObject* arguments, const void* gradients,
+MOMENTUM_EXPORT int momentum_direct_step(const void* op, direct::PyObject* arguments, const void* gradients,
                                          direct::PyObject* written) {
-  const auto& rule = *static_cast<const RuleDescription*>(rule_pointer);
-  const auto ready = direct::read(rule, arguments, static_cast<const direct::Gradients*>(gradients), written);
+  const auto ready =
+      direct::read(*static_cast<const direct::Op*>(op), arguments, static_cast<const direct::Gradients*>(gradients), written);
   if (!ready) return direct::kDeclined;
   if (!direct::announce(*ready)) return direct::kFailed;
   const direct::Python& python = *direct::environment.python;
   void* thread = python.release_interpreter();
   std::string failure;
   try {
-    run_step(rule, ready->step);
+    ready->run();
   } catch (const std::exception& error) {
     failure = error.what();
   }

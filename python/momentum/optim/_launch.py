@@ -132,12 +132,8 @@ class Launch:
         ]
         self._ema = first.ema
         self._sharded = any(map(_sharding.is_sharded, self._params))
-        # What is read of the state dictionaries at every step; only scales may be missing.
-        self._keys = ["step", *(name for name in self._names if name), *self._scale_names]
+        self._keys = self._state_names()
         self._defaults = [self._empty if name in self._scale_names else None for name in self._keys]
-        for name in [*(["ema"] if self._ema else []), *(["scalars"] if first.rule.scalars else [])]:
-            self._keys.append(name)
-            self._defaults.append(None)
 
         reductions = [*first.rule.reductions]
         if first.cautious == Cautious.RESCALED:
@@ -189,6 +185,11 @@ class Launch:
             if self._sharded:
                 self._arguments["shards"] = [n for p in self._params for n in _sharding.philox_layout(p)]
 
+    def _state_names(self) -> list[str]:
+        """Return what is read of every state dictionary at each step, the step counts first; only scales may be missing."""
+        names = ["step", *(name for name in self._names if name), *self._scale_names]
+        return names + ["ema"] * self._ema + ["scalars"] * bool(self._rule.scalars)
+
     def collect(self) -> Collected | None:
         """Return gradients, states, scales, residuals, averages and scalars as they are now; None where the launch is stale.
 
@@ -205,19 +206,20 @@ class Launch:
             return None
         try:
             found = _objects.states(self._states, self._keys, self._defaults, self._steps)
-            if found is None:
-                return None
-            lists = iter(found)
-            others = [
-                *(next(lists) if name else [] for name in self._names),
-                [scale for _ in self._scale_names for scale in next(lists)],
-                self._residuals(),
-                next(lists) if self._ema else [],
-                next(lists) if self._rule.scalars else [],
-            ]
-            return Collected(grads, others)
+            return None if found is None else Collected(grads, self._in_order(found))
         except (KeyError, AttributeError):
             return None
+
+    def _in_order(self, found: list[list[Tensor]]) -> list[list[Tensor]]:
+        """Return the lists after the gradients in the op's order, given those of all names but the first."""
+        lists = iter(found)
+        return [
+            *(next(lists) if name else [] for name in self._names),
+            [scale for _ in self._scale_names for scale in next(lists)],
+            self._residuals(),
+            next(lists) if self._ema else [],
+            next(lists) if self._rule.scalars else [],
+        ]
 
     def _residuals(self) -> list[Tensor]:
         if self._residual == Residual.NONE:

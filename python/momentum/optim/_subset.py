@@ -161,34 +161,30 @@ class SubsetLaunch(Launch):
             self._arguments["cautious"] = True
         self._arguments |= {"axis": int(self._axis), "seeds": [member.seed for member in self._members]}
 
-    def collect(self) -> Collected | None:
-        """Return gradients, states and masks as they are now; None where the launch is stale."""
-        collected = super().collect()
-        if collected is None:
-            return None
-        try:
-            masks = [state["mask"] for state in self._states]
-            counts = [state["count"] for state, split in zip(self._states, self._split, strict=True) if split]
-        except KeyError:
-            return None
-        return Collected(collected.grads, [*collected.others[: len(self._names)], masks, counts])
+    def _state_names(self) -> list[str]:
+        return ["step", *(name for name in self._names if name), "mask"]
+
+    def _in_order(self, found: list[list[Tensor]]) -> list[list[Tensor]]:
+        held = [state["count"] for state, split in zip(self._states, self._split, strict=True) if split]
+        return [*found, held]
 
     def run(self, tensors: Collected, grad_scale: Tensor | None, found_inf: Tensor | None) -> Generator[Tensor]:
         """Call the op on the ``tensors`` that :meth:`collect` returned; there are no totals to share."""
         yield from ()
-        grads, (*states, masks, held) = list(tensors.grads), tensors.others
+        params, grads, (*states, masks, held) = self._params, tensors.grads, tensors.others
         kept = iter(held)
         dim = 1 if self._axis == Units.COLUMNS else 0
         counts = [int(next(kept)) if split else state.shape[dim] for state, split in zip(states[0], self._split, strict=True)]
-        params = self._params
-        written = [*params, *(tensor for tensors in states for tensor in tensors), *masks, self._steps]
         if self._sharded:
+            written = [*params, *(tensor for tensors in states for tensor in tensors)]
+            grads = list(grads)
             _sharding.check_grads(params, grads)
-            params, grads, *states = ([_sharding.local(tensor) for tensor in tensors] for tensors in (params, grads, *states))
+            params, grads, *states = ([_sharding.local(tensor) for tensor in list_] for list_ in (params, grads, *states))
         device_arguments = self._device_arguments(grad_scale, found_inf)
         arguments = self._arguments | self._places | device_arguments
-        _ops.call(f"{self._rule.op}_", params, grads, *states, masks, self._steps, counts=counts, **arguments)
-        increment_version(written)
+        _ops.step_subset_(self._rule.op, params, grads, states, masks=masks, steps=self._steps, counts=counts, **arguments)
+        if self._sharded:
+            increment_version(written)  # the op saw their shards, autograd sees them
         self._ran = True
 
 
