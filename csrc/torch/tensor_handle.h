@@ -20,6 +20,7 @@ class TensorHandle {
     if (handle_ != nullptr) aoti_torch_delete_tensor_object(handle_);
   }
   AtenTensorHandle get() const { return handle_; }
+  AtenTensorHandle release() { return std::exchange(handle_, nullptr); }
 
  private:
   AtenTensorHandle handle_;

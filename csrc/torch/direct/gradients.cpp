@@ -1,11 +1,47 @@
 #include "torch/direct/gradients.h"
 
+#include <utility>
+
 #include "torch/direct/ranges.h"
+#include "torch/tensor_handle.h"
 
 namespace momentum::ops::direct {
 namespace {
 
 constexpr size_t kAhead = 8;
+
+// Handles of no tensor, kept for the next step: making one takes an allocation, and on cold caches each of those waits for the
+// one before.
+class SpareHandles {
+ public:
+  // The one after the next `ahead` is on its way when it returns.
+  AtenTensorHandle take(size_t ahead) {
+    if (handles_.empty()) {
+      AtenTensorHandle handle = nullptr;
+      TORCH_ERROR_CODE_CHECK(aoti_torch_new_uninitialized_tensor(&handle));
+      handles_.emplace_back(handle);
+    }
+    if (handles_.size() > ahead) fetch(handles_[handles_.size() - 1 - ahead].get(), 1);
+    const AtenTensorHandle handle = handles_.back().release();
+    handles_.pop_back();
+    return handle;
+  }
+
+  void give_back(AtenTensorHandle handle) {
+    TensorHandle owned(handle);
+    if (none_.get() == nullptr) {
+      AtenTensorHandle none = nullptr;
+      if (aoti_torch_new_uninitialized_tensor(&none) != AOTI_TORCH_SUCCESS) return;
+      none_ = TensorHandle(none);
+    }
+    if (aoti_torch_assign_tensors(none_.get(), handle) == AOTI_TORCH_SUCCESS) handles_.push_back(std::move(owned));
+  }
+
+ private:
+  TensorHandle none_;
+  std::vector<TensorHandle> handles_;
+};
+thread_local SpareHandles spare_handles;
 
 // A gradient of one element might be the imaginary part of a complex conjugate, negated lazily: see Source.
 bool is_as_meant(const Environment& env, PyObject* param, AtenTensorHandle gradient) {
@@ -60,30 +96,28 @@ std::unique_ptr<Gradients> Gradients::of(const Environment& env, PyObject* param
             [&](int64_t begin, int64_t end) { find(env, items.data() + begin, size_t(end - begin), found.data() + begin); });
   auto gradients = std::make_unique<Gradients>();
   gradients->parts_.reserve(count);
-  gradients->handles_.reserve(count);
   for (size_t i = 0; i < count; ++i) {
     if (i + kAhead < count) fetch(object_of(env, implementation_of(found[i + kAhead])), 1);
     const void* implementation = implementation_of(found[i]);
     const PyObject* object = object_of(env, implementation);
     if (object != nullptr && !is_plain(env, object)) return nullptr;
     if (!is_as_meant(env, items[i], found[i])) return nullptr;
-    AtenTensorHandle kept = nullptr;
-    TORCH_ERROR_CODE_CHECK(aoti_torch_new_tensor_handle(found[i], &kept));
-    gradients->handles_.emplace_back(kept);
-    gradients->parts_.push_back({implementation, object});
+    gradients->parts_.push_back({spare_handles.take(kAhead), implementation, object});
+    TORCH_ERROR_CODE_CHECK(aoti_torch_assign_tensors(found[i], gradients->parts_.back().handle));
   }
   return gradients;
 }
 
 // By now the kernels have had the caches; letting go of a tensor writes to it, and to its object.
 Gradients::~Gradients() {
-  const size_t count = handles_.size();
+  const size_t count = parts_.size();
   for (size_t i = 0; i < count + kAhead; ++i) {
     if (i < count) {
+      fetch(parts_[i].handle, 1);
       fetch(parts_[i].implementation, 1);
       fetch(parts_[i].object, 1);
     }
-    if (i >= kAhead) handles_[i - kAhead] = TensorHandle();
+    if (i >= kAhead) spare_handles.give_back(parts_[i - kAhead].handle);
   }
 }
 

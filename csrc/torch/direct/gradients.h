@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "torch/direct/objects.h"
-#include "torch/tensor_handle.h"
 
 namespace momentum::ops::direct {
 
@@ -17,15 +16,15 @@ class Gradients {
   static std::unique_ptr<Gradients> of(const Environment& env, PyObject* params);
   ~Gradients();
 
-  size_t size() const { return handles_.size(); }
-  AtenTensorHandle operator[](size_t i) const { return handles_[i].get(); }
+  size_t size() const { return parts_.size(); }
+  AtenTensorHandle operator[](size_t i) const { return parts_[i].handle; }
 
  private:
-  struct Parts {
+  struct Part {
+    AtenTensorHandle handle;  // keeps it alive
     const void *implementation, *object;
   };
-  std::vector<Parts> parts_;
-  std::vector<TensorHandle> handles_;  // keep them alive
+  std::vector<Part> parts_;
 };
 
 }  // namespace momentum::ops::direct
