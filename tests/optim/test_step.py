@@ -5,10 +5,11 @@ from __future__ import annotations
 import doctest
 import importlib
 import pkgutil
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from momentum import optim
@@ -130,6 +131,30 @@ def test_compiled_step_falls_back(name):
         train(plain, twins, 1, theirs)
     for p, q in zip(params, twins, strict=True):
         assert torch.equal(p, q)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_gradients_with_a_graph(name, monkeypatch):
+    """Nothing of a step is recorded, what a class does before the op either."""
+    seen = []
+    params = make_params()
+    optimizer = CASES[name].make(params)
+    advance = type(optimizer)._advance
+
+    def watched(self: Any, param: Tensor | None) -> None:
+        seen.append(torch.is_grad_enabled())
+        advance(self, param)
+
+    monkeypatch.setattr(type(optimizer), "_advance", watched)
+    Gradients().fill(params)
+    weight = torch.ones((), requires_grad=True)
+    for p in params:
+        p.grad = p.grad * weight
+    optimizer.step()
+    assert seen == [False]
+    assert torch.is_grad_enabled()
+    tensors = [t for state in optimizer.state.values() for t in state.values() if isinstance(t, Tensor)]
+    assert not any(t.requires_grad for t in tensors)
 
 
 def test_inference_tensors_are_stepped_in_inference_mode():

@@ -202,7 +202,7 @@ class FusedOptimizer(ResettableOptimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self._advance(None)
+        self._advance_unrecorded(None)
         return loss
 
     def step_param(self, param: Tensor) -> None:
@@ -213,11 +213,11 @@ class FusedOptimizer(ResettableOptimizer):
         param
             A parameter of this optimizer. Without a gradient nothing happens.
         """
-        self._advance(param)
+        self._advance_unrecorded(param)
         self._opt_called = True  # what LR schedulers look at to warn about a missing step
 
     @_disable_dynamo
-    def _advance(self, param: Tensor | None) -> None:
+    def _advance_unrecorded(self, param: Tensor | None) -> None:
         """Step all parameters, or one, without recording for autograd.
 
         What torch.no_grad adds to its two calls takes as long, on cold caches, as a step over thousands of elements.
@@ -225,11 +225,12 @@ class FusedOptimizer(ResettableOptimizer):
         grad_mode = torch.is_grad_enabled()
         torch._C._set_grad_enabled(False)
         try:
-            self._run_plan(param)
+            self._advance(param)
         finally:
             torch._C._set_grad_enabled(grad_mode)
 
-    def _run_plan(self, param: Tensor | None) -> None:
+    def _advance(self, param: Tensor | None) -> None:
+        """Step all parameters, or one; what a class does before or after is added here."""
         if self._swapped:
             raise RuntimeError("step() inside swap_ema(): the parameters hold their averages")
         # Popped while in use: a failure leaves no plan behind that might be half made.
