@@ -6,7 +6,6 @@ it refuses to mutate tensors that autograd would have to follow, and bumps the v
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -33,7 +32,6 @@ def namespace(name: str) -> Iterator[None]:
         _namespace = previous
 
 
-@functools.cache
 def _op(namespace_name: str, name: str) -> Callable[..., None]:
     op: Callable[..., None] = getattr(getattr(torch.ops, namespace_name), name).default
     return op
