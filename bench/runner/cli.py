@@ -21,6 +21,7 @@ from bench.runner import results, roofline, show
 from bench.runner.case import Case
 from bench.runner.clock import Clock
 from bench.runner.families import FAMILIES, cases
+from bench.runner.processors import Processors
 from bench.runner.rounds import Copy, Rounds
 
 _BAD_OPTION, _INTERRUPTED = 2, 128 + signal.SIGINT
@@ -58,7 +59,8 @@ def _run(options: argparse.Namespace) -> int:
         print("\n".join(f"{case.name:<32} {case.title}" for case in selected))
         return 0
     count = options.rounds or (_QUICK_ROUNDS if options.quick else _ROUNDS)
-    rounds = Rounds(device, count, Copy(device, shrink), Clock(device), options.seed)
+    processors = Processors(options.threads if device.type == "cpu" else 1)
+    rounds = Rounds(device, count, Copy(device, shrink), Clock(device), processors, options.seed)
     machine = describe(device)
     settings = {"rounds": count, "seed": options.seed, "quick": options.quick, "date": str(datetime.date.today())}
     rows: list[results.Row] = []

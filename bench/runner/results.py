@@ -28,6 +28,8 @@ class Row:
     """Median over the rounds of the time over the peer's in the same round."""
     copy_rate: float | None = None
     """Bytes per second of the copy in the rounds of this case, read and written bytes both counted."""
+    repeated: int = 0
+    """Rounds of this case that do not count, because the machine had fewer processors to give than there are threads."""
     host_seconds: float | None = None
     launches: int | None = None
     verified: bool | None = None

@@ -1,4 +1,7 @@
-"""Interleaved rounds: every contender once per round, in a new random order, next to a plain copy."""
+"""Interleaved rounds: every contender once per round, in a new random order, next to a plain copy.
+
+A round before or after which the machine did not give a processor to every thread is repeated, for all contenders alike.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,15 @@ import torch
 
 from bench.runner.case import Call, Case, Contender, UnavailableError
 from bench.runner.clock import Clock, Sample, free_memory, launches
+from bench.runner.processors import Processors
 from bench.runner.results import Row
 
 _COPY = "copy"
 _COPIED_BYTES = {"cpu": 256 << 20, "cuda": 1 << 30}
 _WARM_UP_CALLS = 3
 _USABLE_MEMORY = 0.9
+_MOST_TRIES = 4
+"""Rounds tried for each that counts: on a machine that is busy for good, those that are left count as they are."""
 
 
 class Copy:
@@ -41,6 +47,7 @@ class Rounds:
     count: int
     copy: Copy
     clock: Clock
+    processors: Processors
     seed: int = 0
     report: Callable[[str], None] = field(default=lambda line: None)
 
@@ -48,7 +55,7 @@ class Rounds:
         """Time all contenders of a case; one that cannot take part gets a row with the reason."""
         calls, skipped = self._prepare(case)
         verified = {c.name: c.verify() for c in case.contenders if c.verify and c.name in calls}
-        samples = self._interleave({**calls, _COPY: self.copy}, cold=case.cold)
+        samples, repeated = self._interleave({**calls, _COPY: self.copy}, cold=case.cold)
         copy_rate = self.copy.bytes_moved / _median(samples[_COPY])
         launched = {name: launches(call, self.device) for name, call in calls.items()}
         hosts = {name: statistics.median(s.host for s in samples[name]) for name in calls}
@@ -63,7 +70,7 @@ class Rounds:
             else:
                 times = [sample.total for sample in samples[contender.name]]
                 row.seconds, row.samples = statistics.median(times), times
-                row.copy_rate = copy_rate
+                row.copy_rate, row.repeated = copy_rate, repeated
                 row.host_seconds, row.launches = hosts[contender.name], launched[contender.name]
                 row.verified = verified.get(contender.name)
                 if case.peer in samples:
@@ -102,9 +109,10 @@ class Rounds:
     def _time_twins(self, case: Case, names: set[str]) -> dict[str, float]:
         inputs = case.twin(self.device)
         calls = {c.name: self._ready(c, inputs) for c in case.contenders if c.name in names}
-        return {name: _median(samples) for name, samples in self._interleave(calls, cold=False).items()}
+        return {name: _median(samples) for name, samples in self._interleave(calls, cold=False)[0].items()}
 
-    def _interleave(self, calls: dict[str, Call], *, cold: bool) -> dict[str, list[Sample]]:
+    def _interleave(self, calls: dict[str, Call], *, cold: bool) -> tuple[dict[str, list[Sample]], int]:
+        """Return every contender's samples, one per round that counts, and how many rounds were repeated."""
         order = random.Random(self.seed)
         loops = {name: 1 if cold or name == _COPY else self.clock.loops(call) for name, call in calls.items()}
         samples: dict[str, list[Sample]] = {name: [] for name in calls}
@@ -112,13 +120,21 @@ class Rounds:
         gc.collect()
         gc.disable()  # a collection would be charged to whoever runs when it starts
         try:
-            for _ in range(self.count):
+            given = self.processors.are_given()
+            counted = tries = 0
+            while counted < self.count:
+                tries += 1
                 order.shuffle(names)
+                found = {name: self.clock.sample(calls[name], loops=loops[name], cold=cold) for name in names}
+                given, given_before = self.processors.are_given(), given
+                if not (given and given_before) and tries - counted <= (_MOST_TRIES - 1) * self.count:
+                    continue
+                counted += 1
                 for name in names:
-                    samples[name].append(self.clock.sample(calls[name], loops=loops[name], cold=cold))
+                    samples[name].append(found[name])
         finally:
             gc.enable()
-        return samples
+        return samples, tries - counted
 
 
 def _median(samples: list[Sample]) -> float:

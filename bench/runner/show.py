@@ -18,6 +18,8 @@ def table(rows: Sequence[Row]) -> str:
     text = render(header, lines)
     if copy_rate:
         text += f"\n(copy in the same rounds: {copy_rate / 1e9:.1f} GB/s)"
+    if repeated := max(row.repeated for row in rows):
+        text += f"\n({repeated} rounds repeated: the machine had fewer processors to give than there are threads)"
     missing = [row.contender for row in rows if row.skipped == NOT_INSTALLED]
     if missing:
         text += f"\n{NOT_INSTALLED}: {', '.join(missing)}"

@@ -13,7 +13,8 @@ import torch
 from bench.parameters import numel
 from bench.runner.case import Case, Contender, UnavailableError
 from bench.runner.cli import main
-from bench.runner.clock import Clock
+from bench.runner.clock import Clock, Sample
+from bench.runner.processors import Processors
 from bench.runner.results import Row, read, write
 from bench.runner.rounds import Copy, Rounds
 from bench.runner.show import duration, table
@@ -44,7 +45,7 @@ def case_of(*contenders: Contender, memory: int = 0) -> Case:
 
 
 def measure(case: Case) -> dict[str, Row]:
-    rounds = Rounds(CPU, ROUNDS, Copy(CPU, shrink=512), Clock(CPU))
+    rounds = Rounds(CPU, ROUNDS, Copy(CPU, shrink=512), Clock(CPU), Processors(1))
     return {row.contender: row for row in rounds.measure(case)}
 
 
@@ -74,6 +75,63 @@ def test_a_contender_that_cannot_take_part_is_skipped_with_its_reason() -> None:
     assert (rows["b"].skipped, rows["b"].seconds) == ("no such machine", None)
     assert "are free" in str(rows["c"].skipped)
     assert "no such machine" in table(list(rows.values()))
+
+
+class Told(Processors):
+    """Are given or not as a list says, and then as its last entry."""
+
+    def __init__(self, answers: list[bool]) -> None:
+        super().__init__(2)
+        self._answers = answers
+
+    def are_given(self) -> bool:
+        return self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+
+
+@pytest.mark.parametrize(
+    ("answers", "counted", "repeated"),
+    [
+        ([True], [0, 1, 2, 3, 4], 0),
+        # Both the round that ends in a bad moment and the one that begins in it.
+        ([True, True, False, True], [0, 3, 4, 5, 6], 2),
+        ([False], [15, 16, 17, 18, 19], 15),
+    ],
+)
+def test_rounds_without_all_processors_are_repeated(answers: list[bool], counted: list[int], repeated: int) -> None:
+    times: list[int] = []
+
+    class Numbering(Clock):
+        def sample(self, call, *, loops=1, cold=True):
+            return Sample(float(call() or 0), 0.0)
+
+    def count() -> int:
+        times.append(0)
+        return len(times)
+
+    rounds = Rounds(CPU, ROUNDS, Copy(CPU, shrink=512), Numbering(CPU), Told(answers))
+    samples, found = rounds._interleave({"a": count}, cold=True)
+    assert [sample.total - 1 for sample in samples["a"]] == counted
+    assert found == repeated
+
+
+def test_the_speedup_is_that_of_all_threads_over_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[int] = []
+    before = torch.get_num_threads()
+
+    def seconds(self: Processors) -> float:
+        used.append(torch.get_num_threads())
+        return 3.0 / torch.get_num_threads()
+
+    monkeypatch.setattr(Processors, "_seconds", seconds)
+    try:
+        assert Processors(3).speedup() == 3
+        assert used == [1, 3]
+        assert Processors(3).are_given()
+        monkeypatch.setattr(Processors, "_seconds", lambda self: 1.0)
+        assert not Processors(3).are_given()
+        assert Processors(1).are_given()
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_inputs_that_do_not_fit_are_not_made() -> None:
