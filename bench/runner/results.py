@@ -30,6 +30,8 @@ class Row:
     """Bytes per second of the copy in the rounds of this case, read and written bytes both counted."""
     repeated: int = 0
     """Rounds of this case that do not count, because the machine had fewer processors to give than there are threads."""
+    disturbed: int = 0
+    """Rounds of the same kind that count all the same, because too many had been repeated."""
     host_seconds: float | None = None
     launches: int | None = None
     verified: bool | None = None

@@ -55,7 +55,7 @@ class Rounds:
         """Time all contenders of a case; one that cannot take part gets a row with the reason."""
         calls, skipped = self._prepare(case)
         verified = {c.name: c.verify() for c in case.contenders if c.verify and c.name in calls}
-        samples, repeated = self._interleave({**calls, _COPY: self.copy}, cold=case.cold)
+        samples, repeated, disturbed = self._interleave({**calls, _COPY: self.copy}, cold=case.cold)
         copy_rate = self.copy.bytes_moved / _median(samples[_COPY])
         launched = {name: launches(call, self.device) for name, call in calls.items()}
         hosts = {name: statistics.median(s.host for s in samples[name]) for name in calls}
@@ -70,7 +70,7 @@ class Rounds:
             else:
                 times = [sample.total for sample in samples[contender.name]]
                 row.seconds, row.samples = statistics.median(times), times
-                row.copy_rate, row.repeated = copy_rate, repeated
+                row.copy_rate, row.repeated, row.disturbed = copy_rate, repeated, disturbed
                 row.host_seconds, row.launches = hosts[contender.name], launched[contender.name]
                 row.verified = verified.get(contender.name)
                 if case.peer in samples:
@@ -111,8 +111,8 @@ class Rounds:
         calls = {c.name: self._ready(c, inputs) for c in case.contenders if c.name in names}
         return {name: _median(samples) for name, samples in self._interleave(calls, cold=False)[0].items()}
 
-    def _interleave(self, calls: dict[str, Call], *, cold: bool) -> tuple[dict[str, list[Sample]], int]:
-        """Return every contender's samples, one per round that counts, and how many rounds were repeated."""
+    def _interleave(self, calls: dict[str, Call], *, cold: bool) -> tuple[dict[str, list[Sample]], int, int]:
+        """Return every contender's samples, one per round that counts, and `repeated` and `disturbed` of a row."""
         order = random.Random(self.seed)
         loops = {name: 1 if cold or name == _COPY else self.clock.loops(call) for name, call in calls.items()}
         samples: dict[str, list[Sample]] = {name: [] for name in calls}
@@ -121,20 +121,22 @@ class Rounds:
         gc.disable()  # a collection would be charged to whoever runs when it starts
         try:
             given = self.processors.are_given()
-            counted = tries = 0
+            counted = tries = disturbed = 0
             while counted < self.count:
                 tries += 1
                 order.shuffle(names)
                 found = {name: self.clock.sample(calls[name], loops=loops[name], cold=cold) for name in names}
                 given, given_before = self.processors.are_given(), given
-                if not (given and given_before) and tries - counted <= (_MOST_TRIES - 1) * self.count:
-                    continue
+                if not (given and given_before):
+                    if tries - counted <= (_MOST_TRIES - 1) * self.count:
+                        continue
+                    disturbed += 1
                 counted += 1
                 for name in names:
                     samples[name].append(found[name])
         finally:
             gc.enable()
-        return samples, tries - counted
+        return samples, tries - counted, disturbed
 
 
 def _median(samples: list[Sample]) -> float:

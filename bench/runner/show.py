@@ -20,6 +20,8 @@ def table(rows: Sequence[Row]) -> str:
         text += f"\n(copy in the same rounds: {copy_rate / 1e9:.1f} GB/s)"
     if repeated := max(row.repeated for row in rows):
         text += f"\n({repeated} rounds repeated: the machine had fewer processors to give than there are threads)"
+    if disturbed := max(row.disturbed for row in rows):
+        text += f"\n({disturbed} MORE SUCH ROUNDS COUNT, because too many had been repeated)"
     missing = [row.contender for row in rows if row.skipped == NOT_INSTALLED]
     if missing:
         text += f"\n{NOT_INSTALLED}: {', '.join(missing)}"

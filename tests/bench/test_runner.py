@@ -89,15 +89,17 @@ class Told(Processors):
 
 
 @pytest.mark.parametrize(
-    ("answers", "counted", "repeated"),
+    ("answers", "counted", "repeated", "disturbed"),
     [
-        ([True], [0, 1, 2, 3, 4], 0),
+        ([True], [0, 1, 2, 3, 4], 0, 0),
         # Both the round that ends in a bad moment and the one that begins in it.
-        ([True, True, False, True], [0, 3, 4, 5, 6], 2),
-        ([False], [15, 16, 17, 18, 19], 15),
+        ([True, True, False, True], [0, 3, 4, 5, 6], 2, 0),
+        ([False], [15, 16, 17, 18, 19], 15, 5),
     ],
 )
-def test_rounds_without_all_processors_are_repeated(answers: list[bool], counted: list[int], repeated: int) -> None:
+def test_rounds_without_all_processors_are_repeated(
+    answers: list[bool], counted: list[int], repeated: int, disturbed: int
+) -> None:
     times: list[int] = []
 
     class Numbering(Clock):
@@ -109,9 +111,9 @@ def test_rounds_without_all_processors_are_repeated(answers: list[bool], counted
         return len(times)
 
     rounds = Rounds(CPU, ROUNDS, Copy(CPU, shrink=512), Numbering(CPU), Told(answers))
-    samples, found = rounds._interleave({"a": count}, cold=True)
+    samples, *found = rounds._interleave({"a": count}, cold=True)
     assert [sample.total - 1 for sample in samples["a"]] == counted
-    assert found == repeated
+    assert found == [repeated, disturbed]
 
 
 def test_the_speedup_is_that_of_all_threads_over_one(monkeypatch: pytest.MonkeyPatch) -> None:
