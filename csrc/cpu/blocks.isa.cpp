@@ -75,16 +75,22 @@ void encode_run(uint8_t* codes, const BlockScale& scale, int64_t begin, int n, c
   constexpr bool kBytes = formats::code_bits(kMap) == 8;
   const float factor = scale.inverse * kConstants<kMap>.units;  // read before the codes are written, which might be anything
   uint8_t* to = codes + (kBytes ? begin : begin >> 1);
+  constexpr int kBytesOfGroup = kBytes ? kGroup : kGroup / 2;
   int i = 0;
-  for (; i + kGroup <= n; i += kGroup, to += kBytes ? kGroup : kGroup / 2) {
-    encode_group<kOrder>(kConstants<kMap>, to, values + i, factor);
+  if constexpr (kBytes && kGroupsAtOnce > 1) {
+    for (; i + kGroupsAtOnce * kGroup <= n; i += kGroupsAtOnce * kGroup, to += kGroupsAtOnce * kBytesOfGroup) {
+      encode_groups<kOrder, kGroupsAtOnce>(kConstants<kMap>, to, values + i, factor);
+    }
+  }
+  for (; i + kGroup <= n; i += kGroup, to += kBytesOfGroup) {
+    encode_groups<kOrder, 1>(kConstants<kMap>, to, values + i, factor);
   }
   if (i == n) return;
   float rest[kGroup] = {};
   uint8_t bytes[kGroup];
   const int count = n - i;
   std::memcpy(rest, values + i, size_t(count) * sizeof(float));
-  encode_group<kOrder>(kConstants<kMap>, bytes, rest, factor);
+  encode_groups<kOrder, 1>(kConstants<kMap>, bytes, rest, factor);
   if (!kBytes && (count & 1) != 0) bytes[count >> 1] &= 15;  // the last byte has one code
   std::memcpy(to, bytes, size_t(kBytes ? count : (count + 1) >> 1));
 }

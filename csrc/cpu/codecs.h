@@ -57,43 +57,53 @@ struct DynamicBytes {
   static constexpr float units = 1;
   // A code c stands for magnitude 256 (c / 256 + shift), negative ones for negative numbers, and is what is stored of magnitude
   // m as m + zero.
+  bool is_unsigned;
   float shift = 0;
   int zero = 0;
   // By the decade, as the exponent of magnitude / 256 shows it: 119 + e. Entry 0 is for the number 0.
   alignas(64) float unit[16] = {};
   alignas(64) float bias[16] = {};
-  // By the decade of a number, as 126 + e: its line, and what the magnitude stays below. A decade's first magnitude needs no
-  // such bound: a threshold is only 0.3 of the line's unit below it. Where e is one less than the first decade's there is only
-  // zero.
+  // The decades that have magnitudes of their own, the last one a single magnitude, and the numbers from which on they do.
+  int first = 0, thresholds = 0;
+  float threshold[16] = {};
+#if defined(__AVX512F__)
+  // A number in decade e is magnitude 2^e (factor x + 8/9), rounded down, where the bracket stays below kBelow: it reaches 2
+  // only between the decade's last magnitude and the next threshold. A decade's first magnitude needs no such bound: its
+  // threshold is only 0.3 of a magnitude below it. The bracket of the last decade is to be just above 1. By the decade of a
+  // number, as 127 + e; where e is one less than the first decade's there is only zero.
+  static constexpr float kBelow = 0x1.fep0f, kLastFactor = 0.113f;
+  alignas(64) float factor[16] = {};
+  // By the binade of a number, the last but one ending at 1: what makes 127 + e of its bits' exponent when added, with a carry
+  // where the number is above the threshold in its binade. It is not negative, and small enough that numbers below all these
+  // binades, which find the entry of another, keep an exponent below 127 and so become zero.
+  alignas(64) int32_t to_decade[32] = {};
+#else
+  // By the decade of a number, as 126 + e: its line in magnitudes, and what that stays below; see above.
   alignas(64) float factor[16] = {};
   alignas(64) float offset[16] = {};
   alignas(64) float high[16] = {};
-  // By the binade of a number, the last but one ending at 1: what makes 126 + e of its bits' exponent when added, with a carry
-  // where the number is above the threshold in its binade.
-  alignas(64) int32_t to_decade[32] = {};
-  int first = 0, thresholds = 0;
-  float threshold[16] = {};  // the lower bound of decade first + i
+#endif
 
-  constexpr explicit DynamicBytes(CodeMap map) {
+  constexpr explicit DynamicBytes(CodeMap map) : is_unsigned(formats::is_unsigned(map)) {
     const int top = formats::dynamic::top(map);
-    first = formats::is_unsigned(map) ? 1 : 0;
-    zero = formats::is_unsigned(map) ? -1 : formats::dynamic::zero(map);
+    first = is_unsigned ? 1 : 0;
+    zero = is_unsigned ? -1 : formats::dynamic::zero(map);
     shift = float(-zero) * 0x1p-8f;
-    thresholds = top + 2 - first;
     for (int e = first; e <= top; ++e) {
       unit[(119 + e) % 16] = formats::dynamic::power_of_five(e) * formats::dynamic::unit(top);
       bias[(119 + e) % 16] = float(9 - (16 << e));
     }
     unit[(120 + top) % 16] = 1.0f;  // the last magnitude alone: its value is exactly 1
     bias[(120 + top) % 16] = float(1 - 18 * (2 << top));
-    for (int e = first - 1; e <= top + 1; ++e) {
-      const bool none = (e < first);
-      const bool alone = (e > top);  // one magnitude, whatever the number
-      if (!none) threshold[e - first] = formats::dynamic::threshold(e, top, e == first);
-      factor[(126 + e) % 16] = none ? 0.0f : alone ? float(1 << e) : formats::dynamic::line_factor(e, top);
-      offset[(126 + e) % 16] = 0.5f * formats::dynamic::line_offset(e + 1);
-      high[(126 + e) % 16] = alone ? float(1 << e) + 0.5f : float(1 << (e + 1)) - 0.5f;
-    }
+    thresholds = top + 2 - first;
+    for (int e = first; e <= top + 1; ++e) threshold[e - first] = formats::dynamic::threshold(e, top, e == first);
+    make_lines(top);
+  }
+
+#if defined(__AVX512F__)
+  constexpr void make_lines(int top) {
+    for (int e = first; e <= top; ++e) factor[(127 + e) % 16] = formats::dynamic::line_factor(e, top) / float(1 << e);
+    factor[(128 + top) % 16] = kLastFactor;
     float begin = 1.0f;
     for (int i = 31; i >= 0; --i, begin *= 0.5f) {
       int e = first - 1;
@@ -103,25 +113,31 @@ struct DynamicBytes {
         if (threshold[j] >= begin && threshold[j] < 2 * begin) inside = threshold[j];
       }
       const int32_t last = bit_cast<int32_t>(inside) & 0x7fffff;
-      to_decade[i] = (126 + e - (96 + i)) * (1 << 23) + (inside > 0.0f ? 0x7fffff - last : 0);
+      to_decade[i] = (127 + e - (96 + i)) * (1 << 23) + (inside > 0.0f ? 0x7fffff - last : 0);
     }
   }
+#else
+  constexpr void make_lines(int top) {
+    for (int e = first - 1; e <= top + 1; ++e) {
+      const bool none = (e < first);
+      const bool alone = (e > top);  // one magnitude, whatever the number
+      factor[(126 + e) % 16] = none ? 0.0f : alone ? float(1 << e) : formats::dynamic::line_factor(e, top);
+      offset[(126 + e) % 16] = 0.5f * formats::dynamic::line_offset(e + 1);
+      high[(126 + e) % 16] = alone ? float(1 << e) + 0.5f : float(1 << (e + 1)) - 0.5f;
+    }
+  }
+#endif
 };
-
-// Numbers closer to zero than any threshold.
-constexpr float kTiny = 0x1p-31f;
 
 // The magnitudes nearest to numbers, with their signs, also for unsigned maps, of which magnitudes below 1 stand for zero.
 inline Ints nearest(const DynamicBytes& table, Floats x) {
 #if defined(__AVX512F__)
-  x = larger_magnitude(x, kTiny);
   const Ints binade = as_ints(x) >> 23;  // the low five bits of an index count
   const Ints decade = as_ints(x) + __builtin_shuffle(load<Ints>(table.to_decade), load<Ints>(table.to_decade + 16), binade);
-  const Ints index = decade >> 23;
-  // 16 2^e / 18 with the sign of x, its exponent and sign taken from `decade`.
-  const Floats offset = as_floats((decade & int32_t(0xff800000)) | 0x638e39);
-  const Floats line = lookup(load_table<Floats>(table.factor), index) * x + offset;
-  return __builtin_convertvector(smaller_magnitude(line, lookup(load_table<Floats>(table.high), index)), Ints);
+  const Floats factor = lookup(load_table<Floats>(table.factor), decade >> 23);
+  const Floats bracket = factor * (table.is_unsigned ? x : magnitude(x)) + 8.0f / 9.0f;
+  const Floats below = positive_at_most(bracket, table.kBelow);
+  return __builtin_convertvector(with_fraction_of(as_floats(decade), below), Ints);
 #else
   const Floats a = magnitude(x);
   Ints index = Ints{} + (125 + table.first);
@@ -143,22 +159,29 @@ class DynamicBytesDecoder {
     unit_ = load_table<Floats>(table.unit) * (down < 1.0f ? scale * 0x1p60f : scale);
   }
 
-  Floats operator()(Ints code) const { return decode<0>(code); }
-
-  // Of the codes in byte kPlace of each word.
-  template <int kPlace>
-  Floats of_pair(Ints words) const {
-    return decode<kPlace>(words & (0xff << 8 * kPlace));
+  Floats operator()(Ints code) const {
+    return decode<true>(as_floats(code | bit_cast<int32_t>(kBeside<0>)) - (kBeside<0> - shift_));
   }
 
+#if defined(__AVX512F__)
+  // Of the codes in byte kPlace of each word. kSigned: some may be those of negative numbers.
+  template <int kPlace, bool kSigned>
+  Floats of_pair(Ints words) const {
+    return decode<kSigned>(insert_bytes<kPlace>(Floats{} + kBeside<kPlace>, words) - (kBeside<kPlace> - shift_));
+  }
+#endif
+
  private:
-  // The codes are in byte kPlace of words that are otherwise zero. Beside this power of two they count 256ths.
+  // The power of two beside which byte kPlace of a word counts 256ths; their sums are exact.
   template <int kPlace>
-  Floats decode(Ints words) const {
-    constexpr float kBeside = kPlace == 0 ? 0x1p15f : 0x1p7f;
-    const Floats number = as_floats(words | bit_cast<int32_t>(kBeside)) - (kBeside - shift_);  // exact
+  static constexpr float kBeside = kPlace == 0 ? 0x1p15f : 0x1p7f;
+
+  // Of magnitudes / 256, with the signs of the numbers.
+  template <bool kSigned>
+  Floats decode(Floats number) const {
     const Ints decade = as_ints(number) >> 23;
-    return (slope_ * number + flip_sign(lookup(bias_, decade), number)) * lookup(unit_, decade);
+    const Floats bias = lookup(bias_, decade);
+    return (slope_ * number + (kSigned ? flip_sign(bias, number) : bias)) * lookup(unit_, decade);
   }
 
   float shift_ = 0, slope_ = 0;
@@ -173,7 +196,7 @@ class FourBitsDecoder {
   Floats operator()(Ints code) const { return lookup(values_, code); }
 
   // Of the codes in half kPlace of each byte.
-  template <int kPlace>
+  template <int kPlace, bool>
   Floats of_pair(Ints words) const {
     return lookup(values_, words >> 4 * kPlace);
   }
@@ -292,14 +315,14 @@ inline Ints load_codes(const uint8_t* codes, int64_t i) {
   return kBits == 8 ? load_bytes(codes + i) : load_nibbles(codes + (i >> 1));
 }
 
-// What codes i .. i + kPair stand for, where i is even, as a pair of vectors.
-template <int kBits, Order kOrder, class Decoder>
+// What codes i .. i + kPair stand for, where i is even, as a pair of vectors. kSigned: some may be those of negative numbers.
+template <int kBits, Order kOrder, bool kSigned, class Decoder>
 inline void decode_pair(const Decoder& decoder, const uint8_t* codes, int64_t i, Floats& first, Floats& second) {
 #if defined(__AVX512F__)
   if constexpr (kOrder == Order::kAlternating) {
     const Ints words = kBits == 8 ? load_byte_pairs(codes + i) : load_nibble_pairs(codes + (i >> 1));
-    first = decoder.template of_pair<0>(words);
-    second = decoder.template of_pair<1>(words);
+    first = decoder.template of_pair<0, kSigned>(words);
+    second = decoder.template of_pair<1, kSigned>(words);
     return;
   }
 #endif
@@ -307,17 +330,25 @@ inline void decode_pair(const Decoder& decoder, const uint8_t* codes, int64_t i,
   second = decoder(load_codes<kBits>(codes, i + kVector));
 }
 
-// The codes of a group of numbers, which `factor` brings to `units` times [-1, 1]; up to 1.5 times that where a block's scale
-// was rounded to a subnormal float16.
-template <Order kOrder, class Constants>
-inline void encode_group(const Constants& constants, uint8_t* codes, const float* values, float factor) {
-  Ints code[kGroupVectors];
+// The codes of some groups of numbers, which `factor` brings to `units` times [-1, 1]; up to 1.5 times that where a block's
+// scale was rounded to a subnormal float16.
+template <Order kOrder, int kGroups, class Constants>
+inline void encode_groups(const Constants& constants, uint8_t* codes, const float* values, float factor) {
+  Ints code[kGroups][kGroupVectors];
+#pragma GCC unroll 2
+  for (int i = 0; i < kGroups; ++i) {
 #pragma GCC unroll 16
-  for (int j = 0; j < kGroupVectors; ++j) code[j] = nearest(constants, load<Floats>(values + j * kVector) * factor);
-  if constexpr (Codec<Constants>::kBits == 8) {
-    store_bytes<kOrder>(codes, code, constants.zero);
-  } else {
-    store_nibbles<kOrder>(codes, code, constants.zero);
+    for (int j = 0; j < kGroupVectors; ++j) {
+      code[i][j] = nearest(constants, load<Floats>(values + i * kGroup + j * kVector) * factor);
+    }
+  }
+#pragma GCC unroll 2
+  for (int i = 0; i < kGroups; ++i) {
+    if constexpr (Codec<Constants>::kBits == 8) {
+      store_bytes<kOrder>(codes + i * kGroup, code[i], constants.zero);
+    } else {
+      store_nibbles<kOrder>(codes + i * (kGroup / 2), code[i], constants.zero);
+    }
   }
 }
 

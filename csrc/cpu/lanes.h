@@ -75,6 +75,13 @@ static inline Table<Floats> operator*(Table<Floats> table, float factor) {
 // Codes are written in groups: as many as the smallest block has elements.
 inline constexpr int kGroup = 64;
 inline constexpr int kGroupVectors = kGroup / kVector;
+// Groups of bytes written side by side where there are as many. The units of AVX-512 look for work among some 60 instructions,
+// fewer than it takes to find the codes of a group.
+#if defined(__AVX512F__)
+inline constexpr int kGroupsAtOnce = 2;
+#else
+inline constexpr int kGroupsAtOnce = 1;
+#endif
 
 // How the elements of a pair of vectors lie: the second vector's after the first's, or those with even places in the first and
 // those with odd ones in the second, which saves bfloat16 numbers and codes that are read and written in pairs a good part of
@@ -94,7 +101,9 @@ static inline void put_in_order(int n, float* values) {
 // For each instruction set:
 //   lookup             entry `index` of a table of 16, lane by lane; only the low four bits of an index count
 //   at_least, at_most  the larger and the smaller of each number and one bound; not for NaN
-//   larger_magnitude, smaller_magnitude  the one of each number and a bound, with the sign of the number (AVX-512 only)
+//   positive_at_most   at_most for positive numbers, by their bits, which more units can compare (AVX-512 only)
+//   with_fraction_of   sign and exponent of the first number, fraction of the second (AVX-512 only)
+//   insert_bytes       v with one byte of each word from another vector (AVX-512 only)
 //   set_where_above    v, with `bit` set where a > b
 //   with_sign_of       v, negated where x is negative
 //   round_to_int       to nearest, ties to even
@@ -119,13 +128,22 @@ static inline Floats at_least(Floats x, float bound) {
 static inline Floats at_most(Floats x, float bound) {
   return reinterpret_cast<Floats>(_mm512_maskz_min_ps(0xffff, raw(x), _mm512_set1_ps(bound)));
 }
-static inline Floats larger_magnitude(Floats x, float bound) {
-  constexpr int kLargerWithSignOfFirst = 0b0011;
-  return reinterpret_cast<Floats>(_mm512_maskz_range_ps(0xffff, raw(x), _mm512_set1_ps(bound), kLargerWithSignOfFirst));
+static inline Floats positive_at_most(Floats x, float bound) {
+  const __m512i bits = _mm512_castps_si512(_mm512_set1_ps(bound));
+  return as_floats(reinterpret_cast<Ints>(_mm512_maskz_min_epi32(0xffff, raw(as_ints(x)), bits)));
 }
-static inline Floats smaller_magnitude(Floats x, Floats bound) {
-  constexpr int kSmallerWithSignOfFirst = 0b0010;
-  return reinterpret_cast<Floats>(_mm512_maskz_range_ps(0xffff, raw(x), raw(bound), kSmallerWithSignOfFirst));
+static inline Floats with_fraction_of(Floats x, Floats y) {
+  constexpr int kFirstWhereSecond = 0xe2;
+  const __m512i fraction = _mm512_set1_epi32(0x7fffff);
+  return as_floats(
+      reinterpret_cast<Ints>(_mm512_ternarylogic_epi32(raw(as_ints(y)), fraction, raw(as_ints(x)), kFirstWhereSecond)));
+}
+// Blends read two registers. An "and" with an "or" would be one instruction too, but that reads three, and so takes the place
+// of a product and a sum.
+template <int kByte>
+static inline Floats insert_bytes(Floats v, Ints from) {
+  constexpr uint64_t kBytes = 0x1111111111111111u << kByte;
+  return as_floats(reinterpret_cast<Ints>(_mm512_mask_blend_epi8(kBytes, raw(as_ints(v)), raw(from))));
 }
 
 static inline Ints set_where_above(Ints v, Floats a, Floats b, int bit) {

@@ -3,9 +3,9 @@
 // its first code is known.
 //
 // A map is a set of constants here, so one loop per rule serves all maps of a width, for a parameter and gradient in float32 or
-// bfloat16. The loop is bound by vector instructions, not by memory or latency, and most by those of the units that multiply,
-// because these make roots and quotients too: what it saves is a store and two loads of each state, products by one, and, with
-// bfloat16, shuffles. Encoding the tile before in the same loop is slower, and so is decoding ahead.
+// bfloat16. The loop is bound by vector instructions, of which a processor does two in a cycle at best, not by memory: what it
+// saves is a store and two loads of each state, products by one, and, with bfloat16, shuffles. Encoding the tile before in the
+// same loop is slower.
 #pragma once
 
 #include <algorithm>
@@ -78,27 +78,52 @@ struct Codes {
 template <class Number>
 inline constexpr Order kOrderOf = std::is_same_v<Number, float> ? Order::kRising : Order::kAlternating;
 
+// What is known of the maps of a step's states and of its frame, by which its loops differ.
+struct AnyMaps {
+  static constexpr bool kPlain = false, kOthersSigned = true;
+};
+// The frame's grad_factor and decay_after are 1.
+struct PlainFrame {
+  static constexpr bool kPlain = true, kOthersSigned = true;
+};
+// And all states but the first are in unsigned maps.
+struct PlainFrameSecondMoments {
+  static constexpr bool kPlain = true, kOthersSigned = false;
+};
+
 // `n` elements, a multiple of a pair of vectors. The new states go to `states`, in that order; most[k][r] is made the largest
-// magnitude of new state k in run r, as bits and lane by lane. A run is a part of a block of every state. kPlain: the frame's
-// grad_factor and decay_after are 1.
-template <class Rule, int kActive, class Constants, bool kPlain, class Number>
+// magnitude of new state k in run r, as bits and lane by lane. A run is a part of a block of every state.
+//
+// Bytes take so long to decode that those of each pair are while the pair before is stepped: the processor would look too few
+// instructions ahead to overlap that with the roots and quotients by itself.
+template <class Rule, int kActive, class Constants, class Known, class Number>
 static void step_vectors(Frame<float> frame, const typename Rule::template Scalars<float>& scalars, int n, int run,
                          Number* __restrict p, const Number* __restrict g, const Codes<Constants>* coded,
                          float (*__restrict states)[kTile], Ints (*__restrict most)[kTileBlocks]) {
+  using Decoder = typename Codec<Constants>::Decoder;
+  constexpr int kBits = Codec<Constants>::kBits;
+  constexpr Order kOrder = kOrderOf<Number>;
+  constexpr bool kAhead = kBits == 8;
   const typename Rule::template Scalars<float> s = scalars;
   frame.l2 = 0.0f;
   frame.cautious = false;
-  if constexpr (kPlain) frame.grad_factor = frame.decay_after = 1.0f;
+  if constexpr (Known::kPlain) frame.grad_factor = frame.decay_after = 1.0f;
   for (int begin = 0, r = 0; begin < n; begin += run, ++r) {
     const int end = begin + run < n ? begin + run : n;
-    typename Codec<Constants>::Decoder decoders[kActive];
+    Decoder decoders[kActive];
     Ints largest[kActive] = {};
-    for (int k = 0; k < kActive; ++k) decoders[k] = coded[k].decoder(begin);
-    for (int i = begin; i < end; i += kPair) {
-      Floats x[2][kMaxStates] = {}, grad[2], value[2];
-      for (int k = 0; k < kActive; ++k) {
-        decode_pair<Codec<Constants>::kBits, kOrderOf<Number>>(decoders[k], coded[k].codes, i, x[0][k], x[1][k]);
+    Floats next[2][kMaxStates] = {};
+    const auto decode = [&](int i) __attribute__((always_inline)) {
+      decode_pair<kBits, kOrder, true>(decoders[0], coded[0].codes, i, next[0][0], next[1][0]);
+      for (int k = 1; k < kActive; ++k) {
+        decode_pair<kBits, kOrder, Known::kOthersSigned>(decoders[k], coded[k].codes, i, next[0][k], next[1][k]);
       }
+    };
+    const auto step = [&](int i, auto is_last) __attribute__((always_inline)) {
+      Floats x[2][kMaxStates], grad[2], value[2];
+      if constexpr (!kAhead) decode(i);
+      std::memcpy(x, next, sizeof(x));
+      if constexpr (kAhead && !is_last) decode(i + kPair);
       load_pair(g + i, grad[0], grad[1]);
       load_pair(p + i, value[0], value[1]);
       for (int j = 0; j < 2; ++j) {
@@ -110,7 +135,11 @@ static void step_vectors(Frame<float> frame, const typename Rule::template Scala
         }
       }
       store_pair(p + i, value[0], value[1]);
-    }
+    };
+    for (int k = 0; k < kActive; ++k) decoders[k] = coded[k].decoder(begin);
+    if constexpr (kAhead) decode(begin);
+    for (int i = begin; i < end - (kAhead ? kPair : 0); i += kPair) step(i, std::false_type());
+    if constexpr (kAhead) step(end - kPair, std::true_type());
     for (int k = 0; k < kActive; ++k) most[k][r] = largest[k];
   }
 }
@@ -131,6 +160,7 @@ class CodesMap {
       states_[k] = StateStream<float>(t_, common_, k, step_, values_[k], random_, nullptr);
       coded_[k] = {constants_of<Constants>(format.map), nullptr, nullptr, format.scale_dtype, format.block};
       run_ = format.block < run_ ? format.block : run_;
+      second_moments_ = second_moments_ && (k == 0) != formats::is_unsigned(format.map);
     }
   }
 
@@ -187,10 +217,13 @@ class CodesMap {
   template <class Number>
   void run_vectors(int n, Number* p, const Number* g) {
     const Frame<float>& frame = prepared_.frame;
-    if (frame.grad_factor == 1.0f && frame.decay_after == 1.0f) {
-      step_vectors<Rule, kActive, Constants, true>(frame, prepared_.scalars, n, run_, p, g, coded_, values_, most_);
-    } else {
-      step_vectors<Rule, kActive, Constants, false>(frame, prepared_.scalars, n, run_, p, g, coded_, values_, most_);
+    if (frame.grad_factor != 1.0f || frame.decay_after != 1.0f) {
+      step_vectors<Rule, kActive, Constants, AnyMaps>(frame, prepared_.scalars, n, run_, p, g, coded_, values_, most_);
+    } else if (kActive == 1 || kBits == 4 || !second_moments_) {
+      step_vectors<Rule, kActive, Constants, PlainFrame>(frame, prepared_.scalars, n, run_, p, g, coded_, values_, most_);
+    } else if constexpr (kActive > 1 && kBits == 8) {
+      step_vectors<Rule, kActive, Constants, PlainFrameSecondMoments>(frame, prepared_.scalars, n, run_, p, g, coded_, values_,
+                                                                      most_);
     }
   }
 
@@ -207,6 +240,7 @@ class CodesMap {
   StateStream<float> states_[kActive];
   Codes<Constants> coded_[kActive];
   int run_ = kLargestBlock;
+  bool second_moments_ = true;  // all states but the first are in unsigned maps
   bool halves_;
 };
 

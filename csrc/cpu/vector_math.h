@@ -115,8 +115,9 @@ static inline void store_pair(uint16_t* to, Floats first, Floats second) {
   const Words a = reinterpret_cast<Words>(first), b = reinterpret_cast<Words>(second);
   // The halves of both that are kept, side by side, and those that are dropped: they round up above one half, and at one half
   // where what is kept is odd.
-  const auto kept = reinterpret_cast<__m512i>(a >> 16 | (b & 0xffff0000u));
-  const auto dropped = reinterpret_cast<__m512i>((a & 0xffffu) | b << 16);
+  constexpr __mmask32 kOdd = 0xaaaaaaaau;
+  const __m512i kept = _mm512_mask_blend_epi16(kOdd, reinterpret_cast<__m512i>(a >> 16), reinterpret_cast<__m512i>(b));
+  const __m512i dropped = _mm512_mask_blend_epi16(kOdd, reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b << 16));
   const __m512i one = _mm512_set1_epi16(1);
   const __m512i above_half = _mm512_or_si512(dropped, _mm512_and_si512(kept, one));
   const __mmask32 up = _mm512_cmpgt_epu16_mask(above_half, _mm512_set1_epi16(int16_t(0x8000)));
