@@ -28,11 +28,11 @@ template <CodeMap kMap>
 void decode_run(const uint8_t* codes, float scale, int64_t begin, int n, float* __restrict out) {
   int i = 0;
   const typename CodecOf<kMap>::Decoder decoder(kConstants<kMap>, scale);
-  for (; i + kVector <= n; i += kVector) store(out + i, decoder(load_codes<formats::code_bits(kMap)>(codes, begin + i)));
+  for (; i + kVector <= n; i += kVector) store(out + i, decoder.of(load_codes<formats::code_bits(kMap)>(codes, begin + i)));
   if (i == n) return;
   int32_t rest[kVector] = {};
   for (int j = 0; i + j < n; ++j) rest[j] = int32_t(load_code(kMap, codes, begin + i + j));
-  const Floats values = decoder(load<Ints>(rest));
+  const Floats values = decoder.of(load<Ints>(rest));
   std::memcpy(out + i, &values, size_t(n - i) * sizeof(float));
 }
 

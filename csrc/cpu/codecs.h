@@ -101,6 +101,15 @@ struct DynamicBytes {
   }
 
 #if defined(__AVX512F__)
+  // Whether the last decade is its one magnitude up to a little above 1, and no entry of `to_decade` brings a number that it is
+  // not for to an exponent of 127.
+  constexpr bool is_sound() const {
+    const float least = threshold[thresholds - 1], magnitudes = is_unsigned ? 256.0f : 128.0f;
+    bool sound = kLastFactor * least + 8.0f / 9.0f > 1.0f && kLastFactor * 1.001f + 8.0f / 9.0f < 1.0f + 1.0f / magnitudes;
+    for (int i = 0; i < 32; ++i) sound = sound && to_decade[i] >= 0 && 64 + i + ((to_decade[i] + 0x7fffff) >> 23) < 127;
+    return sound;
+  }
+
   constexpr void make_lines(int top) {
     for (int e = first; e <= top; ++e) factor[(127 + e) % 16] = formats::dynamic::line_factor(e, top) / float(1 << e);
     factor[(128 + top) % 16] = kLastFactor;
@@ -128,6 +137,10 @@ struct DynamicBytes {
   }
 #endif
 };
+
+#if defined(__AVX512F__)
+static_assert(DynamicBytes(CodeMap::kDynamic8).is_sound() && DynamicBytes(CodeMap::kUnsignedDynamic8).is_sound());
+#endif
 
 // The magnitudes nearest to numbers, with their signs, also for unsigned maps, of which magnitudes below 1 stand for zero.
 inline Ints nearest(const DynamicBytes& table, Floats x) {
@@ -159,12 +172,14 @@ class DynamicBytesDecoder {
     unit_ = load_table<Floats>(table.unit) * (down < 1.0f ? scale * 0x1p60f : scale);
   }
 
-  Floats operator()(Ints code) const {
-    return decode<true>(as_floats(code | bit_cast<int32_t>(kBeside<0>)) - (kBeside<0> - shift_));
+  // kSigned: some codes may be those of negative numbers.
+  template <bool kSigned = true>
+  Floats of(Ints code) const {
+    return decode<kSigned>(as_floats(code | bit_cast<int32_t>(kBeside<0>)) - (kBeside<0> - shift_));
   }
 
 #if defined(__AVX512F__)
-  // Of the codes in byte kPlace of each word. kSigned: some may be those of negative numbers.
+  // Of the codes in byte kPlace of each word.
   template <int kPlace, bool kSigned>
   Floats of_pair(Ints words) const {
     return decode<kSigned>(insert_bytes<kPlace>(Floats{} + kBeside<kPlace>, words) - (kBeside<kPlace> - shift_));
@@ -193,7 +208,10 @@ class FourBitsDecoder {
   FourBitsDecoder() = default;
   FourBitsDecoder(const FourBits& table, float scale) : values_(load_table<Floats>(table.values) * scale) {}
 
-  Floats operator()(Ints code) const { return lookup(values_, code); }
+  template <bool = true>
+  Floats of(Ints code) const {
+    return lookup(values_, code);
+  }
 
   // Of the codes in half kPlace of each byte.
   template <int kPlace, bool>
@@ -230,7 +248,7 @@ class LinearBytesDecoder {
  public:
   LinearBytesDecoder(LinearBytes, float scale) : scale_(scale) {}
 
-  Floats operator()(Ints code) const { return __builtin_convertvector((code << 24) >> 24, Floats) * (1.0f / 127.0f) * scale_; }
+  Floats of(Ints code) const { return __builtin_convertvector((code << 24) >> 24, Floats) * (1.0f / 127.0f) * scale_; }
 
  private:
   float scale_;
@@ -247,7 +265,7 @@ class FloatBytesDecoder {
  public:
   FloatBytesDecoder(FloatBytes, float scale) : scale_(scale) {}
 
-  Floats operator()(Ints code) const {
+  Floats of(Ints code) const {
     const Ints m = code & 0x7f;
     const Floats finite = as_floats(m << 20) * 0x1p120f;
     const Floats value = m == 0x7f ? as_floats(Ints{} + 0x7fc00000) : finite;
@@ -326,8 +344,8 @@ inline void decode_pair(const Decoder& decoder, const uint8_t* codes, int64_t i,
     return;
   }
 #endif
-  first = decoder(load_codes<kBits>(codes, i));
-  second = decoder(load_codes<kBits>(codes, i + kVector));
+  first = decoder.template of<kSigned>(load_codes<kBits>(codes, i));
+  second = decoder.template of<kSigned>(load_codes<kBits>(codes, i + kVector));
 }
 
 // The codes of some groups of numbers, which `factor` brings to `units` times [-1, 1]; up to 1.5 times that where a block's

@@ -75,8 +75,8 @@ static inline Table<Floats> operator*(Table<Floats> table, float factor) {
 // Codes are written in groups: as many as the smallest block has elements.
 inline constexpr int kGroup = 64;
 inline constexpr int kGroupVectors = kGroup / kVector;
-// Groups of bytes written side by side where there are as many. The units of AVX-512 look for work among some 60 instructions,
-// fewer than it takes to find the codes of a group.
+// Groups of bytes written side by side where there are as many: one group's codes take more instructions, each waiting for the
+// one before, than a processor looks ahead.
 #if defined(__AVX512F__)
 inline constexpr int kGroupsAtOnce = 2;
 #else
@@ -138,8 +138,8 @@ static inline Floats with_fraction_of(Floats x, Floats y) {
   return as_floats(
       reinterpret_cast<Ints>(_mm512_ternarylogic_epi32(raw(as_ints(y)), fraction, raw(as_ints(x)), kFirstWhereSecond)));
 }
-// Blends read two registers. An "and" with an "or" would be one instruction too, but that reads three, and so takes the place
-// of a product and a sum.
+// A blend, because an "and" with an "or" reads three registers in one instruction, and on Zen 4 those get in the way of
+// products with sums, which read three too.
 template <int kByte>
 static inline Floats insert_bytes(Floats v, Ints from) {
   constexpr uint64_t kBytes = 0x1111111111111111u << kByte;
