@@ -24,6 +24,9 @@
 //   kSelects     in the place of a sum: the kSelectionPasses reductions find the k-th largest of the magnitudes of `measure`, k
 //                being `selected` of how many elements the tensor has (core/selection.h)
 //   settle       turns a tensor's sums into the numbers that `prepare` reads, once per tensor
+//   moments      of a rule whose two states are averages of the gradient and its square, and whose update is made of the new
+//   ones
+//                as Moments says: what a backend may use in the place of `update`
 //   decay_scale  what the tensor's weight decay is multiplied by, unless it is L2
 //   kManyRegisters  the GPU's complete map needs more registers than two blocks on a multiprocessor leave
 //   fresh        true where this step does not use the stored states (they are then not read)
@@ -72,6 +75,16 @@ struct TensorContext {
   double totals[kMaxReductions];  // per-tensor totals of those that have
   const float* scalars;           // persistent scalars, or null
   const double* sums;             // kSums or, without them, kProducts numbers, or what a selection found, once known; else null
+};
+
+// A step by the moments of the gradient: m = decay[0] m + gain[0] g, v = decay[1] v + gain[1] g^2, and what is subtracted from
+// the parameter is step_size m / (root sqrt(v) + eps). Gradients beyond the limit are multiplied by clip_factor before.
+template <class T>
+struct Moments {
+  T decay[2], gain[2];
+  T step_size, root, eps;
+  bool apply = true;  // whether this step is such a one
+  T limit = T(__builtin_huge_val()), clip_factor = T(1);
 };
 
 // Optional parts of a rule, with their defaults.
@@ -173,6 +186,11 @@ constexpr bool many_registers() {
   } else {
     return state_count<Rule>() >= 4 || scalar_count<Rule>() > 0;
   }
+}
+
+template <class Rule>
+constexpr bool has_moments() {
+  return requires(const typename Rule::template Scalars<float>& scalars) { Rule::moments(scalars); };
 }
 
 template <class Rule>

@@ -27,8 +27,9 @@ void raise_scales(const MatrixScales& shape, int64_t begin, int n, const float* 
 // instructions: the chains of several blocks and states overlap when they are started one after another.
 void find_block_scales(const StateFormat& format, int n, const float* values, formats::BlockScale* found);
 
-// The same out of the largest magnitudes of runs of elements, as bits and lane by lane; a block is a whole number of runs.
-void find_block_scales(const StateFormat& format, int n, int run, const Ints* most, formats::BlockScale* found);
+// The same out of the largest magnitudes of runs of elements, in units of `unit`, as bits and lane by lane; a block is a whole
+// number of runs.
+void find_block_scales(const StateFormat& format, int n, int run, float unit, const Ints* most, formats::BlockScale* found);
 
 // Stores codes and scales. `random` holds one word per element where the format rounds stochastically. Values in alternating
 // order are whole pairs.

@@ -200,11 +200,12 @@ void find_block_scales(const StateFormat& format, int n, const float* values, Bl
   }
 }
 
-void find_block_scales(const StateFormat& format, int n, int run, const Ints* most, BlockScale* found) {
+void find_block_scales(const StateFormat& format, int n, int run, float unit, const Ints* most, BlockScale* found) {
   for (int i = 0; i < n; i += format.block) {
     Ints largest = *most++;
     for (int j = run; j < format.block && i + j < n; j += run, ++most) largest = *most > largest ? *most : largest;
-    *found++ = formats::make_scale(uint32_t(largest_of(largest)), format.scale_dtype);
+    const float absmax = math::abs(unit * bit_cast<float>(largest_of(largest)));
+    *found++ = formats::make_scale(bit_cast<uint32_t>(absmax), format.scale_dtype);
   }
 }
 

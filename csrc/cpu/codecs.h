@@ -348,6 +348,16 @@ inline void decode_pair(const Decoder& decoder, const uint8_t* codes, int64_t i,
   second = decoder.template of<kSigned>(load_codes<kBits>(codes, i + kVector));
 }
 
+// Writes a group of integers, as `nearest` makes them, as codes.
+template <int kBits, Order kOrder>
+inline void store_codes(uint8_t* codes, const Ints* code, Zero zero) {
+  if constexpr (kBits == 8) {
+    store_bytes<kOrder>(codes, code, zero);
+  } else {
+    store_nibbles<kOrder>(codes, code, zero);
+  }
+}
+
 // The codes of some groups of numbers, which `factor` brings to `units` times [-1, 1]; up to 1.5 times that where a block's
 // scale was rounded to a subnormal float16.
 template <Order kOrder, int kGroups, class Constants>
@@ -362,11 +372,8 @@ inline void encode_groups(const Constants& constants, uint8_t* codes, const floa
   }
 #pragma GCC unroll 2
   for (int i = 0; i < kGroups; ++i) {
-    if constexpr (Codec<Constants>::kBits == 8) {
-      store_bytes<kOrder>(codes + i * kGroup, code[i], constants.zero);
-    } else {
-      store_nibbles<kOrder>(codes + i * (kGroup / 2), code[i], constants.zero);
-    }
+    constexpr int kBits = Codec<Constants>::kBits;
+    store_codes<kBits, kOrder>(codes + i * (kGroup * kBits / 8), code[i], make_zero(constants.zero));
   }
 }
 

@@ -15,7 +15,7 @@ struct Functions {
 
 Functions functions_for(Isa isa) {
 #if defined(__x86_64__)
-  if (isa == Isa::kAvx512) return {avx512::convert, avx512::find_scales};
+  if (isa >= Isa::kAvx512) return {avx512::convert, avx512::find_scales};
   if (isa == Isa::kAvx2) return {avx2::convert, avx2::find_scales};
 #endif
   return {baseline::convert, baseline::find_scales};

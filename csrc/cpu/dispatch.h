@@ -24,7 +24,7 @@ const Kernels& kernels();
 template <class Rule>
 const Kernels& kernels() {
 #if defined(__x86_64__) && !defined(MOMENTUM_CPU_BASELINE_ONLY)
-  if (isa() == Isa::kAvx512) return avx512::kernels<Rule>();
+  if (isa() >= Isa::kAvx512) return avx512::kernels<Rule>();
   if (isa() == Isa::kAvx2) return avx2::kernels<Rule>();
 #endif
   return baseline::kernels<Rule>();

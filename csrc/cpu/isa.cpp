@@ -15,7 +15,8 @@ Isa best_supported() {
   const bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                   __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
                   __builtin_cpu_supports("avx512vl");
-  return v4 ? Isa::kAvx512 : v3 ? Isa::kAvx2 : Isa::kBaseline;
+  const bool vbmi = v4 && __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512bf16");
+  return vbmi ? Isa::kAvx512Vbmi : v4 ? Isa::kAvx512 : v3 ? Isa::kAvx2 : Isa::kBaseline;
 #else
   return Isa::kBaseline;
 #endif
@@ -25,7 +26,7 @@ Isa choose() {
   const Isa best = best_supported();
   const char* wanted = std::getenv("MOMENTUM_CPU_ISA");
   if (wanted == nullptr) return best;
-  for (const Isa candidate : {Isa::kBaseline, Isa::kAvx2, Isa::kAvx512}) {
+  for (const Isa candidate : {Isa::kBaseline, Isa::kAvx2, Isa::kAvx512, Isa::kAvx512Vbmi}) {
     if (std::strcmp(wanted, name(candidate)) == 0 && candidate <= best) return candidate;
   }
   return best;
@@ -46,6 +47,8 @@ const char* name(Isa isa) {
       return "avx2";
     case Isa::kAvx512:
       return "avx512";
+    case Isa::kAvx512Vbmi:
+      return "avx512vbmi";
   }
   return "unknown";
 }

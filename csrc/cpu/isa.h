@@ -3,9 +3,11 @@
 
 namespace momentum::cpu {
 
-enum class Isa { kBaseline, kAvx2, kAvx512 };
+// kAvx512Vbmi, which permutes bytes and rounds to bfloat16 as well, has the kernels of kAvx512 but for those of moments.h.
+enum class Isa { kBaseline, kAvx2, kAvx512, kAvx512Vbmi };
 
-// The best one supported; MOMENTUM_CPU_ISA=baseline|avx2|avx512 in the environment asks for a lesser one. Fixed at first use.
+// The best one supported; MOMENTUM_CPU_ISA=baseline|avx2|avx512|avx512vbmi in the environment asks for a lesser one. Fixed at
+// first use.
 Isa isa();
 const char* name(Isa isa);
 

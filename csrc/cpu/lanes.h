@@ -54,6 +54,22 @@ static inline int32_t largest_of(Ints v) {
   return v[0];
 }
 
+#if defined(__AVX512F__)
+// The largest of each of four vectors.
+static inline __m128i largest_of_four(const Ints* v) {
+  const auto larger = [](__m512i a, __m512i b) { return _mm512_maskz_max_epi32(0xffff, a, b); };
+  const auto beside = [&](Ints a, Ints b) {
+    const __m512i x = reinterpret_cast<__m512i>(a), y = reinterpret_cast<__m512i>(b);
+    return larger(_mm512_maskz_unpacklo_epi32(0xffff, x, y), _mm512_maskz_unpackhi_epi32(0xffff, x, y));
+  };
+  const __m512i low = beside(v[0], v[1]), high = beside(v[2], v[3]);
+  const __m512i all = larger(_mm512_maskz_unpacklo_epi64(0xff, low, high), _mm512_maskz_unpackhi_epi64(0xff, low, high));
+  __m128i part[4];
+  std::memcpy(part, &all, sizeof(all));
+  return _mm_max_epi32(_mm_max_epi32(part[0], part[1]), _mm_max_epi32(part[2], part[3]));
+}
+#endif
+
 // A table of 16 in registers.
 template <class Vector>
 struct Table {
@@ -98,6 +114,16 @@ static inline void put_in_order(int n, float* values) {
   }
 }
 
+// A constant for a loop, in a register or on the stack: GCC makes some anew in every turn, by instructions that wait for the
+// units of those that the loop is about.
+template <class Vector>
+static inline Vector kept(Vector v) {
+#if defined(__AVX512F__)
+  __asm__("" : "+v"(v));
+#endif
+  return v;
+}
+
 // For each instruction set:
 //   lookup             entry `index` of a table of 16, lane by lane; only the low four bits of an index count
 //   at_least, at_most  the larger and the smaller of each number and one bound; not for NaN
@@ -109,7 +135,7 @@ static inline void put_in_order(int n, float* values) {
 //   round_to_int       to nearest, ties to even
 //   load_bytes, load_nibbles    codes as integers; of nibbles only the low four bits count
 //   load_byte_pairs, load_nibble_pairs  the codes of a pair of vectors in alternating order, beside each other (AVX-512 only)
-//   store_bytes, store_nibbles  a group of integers plus `zero` as codes; negative ones become 0, bytes above 255 that
+//   store_bytes, store_nibbles  a group of integers plus a Zero as codes; negative ones become 0, bytes above 255 that
 // Bytes are widened by intrinsics, the masked ones of AVX-512, because GCC 12 takes the undefined operand of the others for a
 // mistake.
 #if defined(__AVX512F__)
@@ -163,25 +189,44 @@ static inline Ints load_bytes(const uint8_t* from) {
 static inline Ints load_byte_pairs(const uint8_t* from) {
   return reinterpret_cast<Ints>(_mm512_maskz_cvtepu16_epi32(0xffff, load<__m256i>(from)));
 }
+typedef __m512i Zero;  // of words
+static inline Zero make_zero(int zero) { return _mm512_set1_epi16(int16_t(zero)); }
 // The bytes of a group, four from each vector at a time.
-static inline __m512i narrow_by_fours(const Ints* v, int zero) {
-  const __m512i low = _mm512_maskz_packs_epi32(~0u, raw(v[0]), raw(v[1])), base = _mm512_set1_epi16(int16_t(zero));
+static inline __m512i narrow_by_fours(const Ints* v, Zero zero) {
+  const __m512i low = _mm512_maskz_packs_epi32(~0u, raw(v[0]), raw(v[1]));
   const __m512i high = _mm512_maskz_packs_epi32(~0u, raw(v[2]), raw(v[3]));
-  return _mm512_maskz_packus_epi16(~uint64_t(0), _mm512_maskz_add_epi16(~0u, low, base),
-                                   _mm512_maskz_add_epi16(~0u, high, base));
+  return _mm512_maskz_packus_epi16(~uint64_t(0), _mm512_maskz_add_epi16(~0u, low, zero),
+                                   _mm512_maskz_add_epi16(~0u, high, zero));
 }
 // The same in order.
-static inline __m512i narrow(const Ints* v, int zero) {
+static inline __m512i narrow(const Ints* v, Zero zero) {
   const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
   return _mm512_maskz_permutexvar_epi32(0xffff, order, narrow_by_fours(v, zero));
 }
+#if defined(__AVX512VBMI__)
+// Where the bytes of a group in alternating order come from.
+struct BytePlaces {
+  alignas(64) uint8_t of[kGroup] = {};
+  constexpr BytePlaces() {
+    for (int i = 0; i < kGroup; ++i) {
+      const int place = i % kPair / 2;
+      of[i] = uint8_t(place / 4 * 16 + (i / kPair * 2 + i % 2) * 4 + place % 4);
+    }
+  }
+};
+inline constexpr BytePlaces kBytePlaces;
+#endif
 template <Order kOrder>
-static inline void store_bytes(uint8_t* to, const Ints* v, int zero) {
+static inline void store_bytes(uint8_t* to, const Ints* v, Zero zero) {
   if constexpr (kOrder == Order::kRising) return store(to, narrow(v, zero));
+#if defined(__AVX512VBMI__)
+  store(to, _mm512_maskz_permutexvar_epi8(~uint64_t(0), load<__m512i>(kBytePlaces.of), narrow_by_fours(v, zero)));
+#else
   const __m512i beside =
       _mm512_maskz_broadcast_i32x4(0xffff, _mm_setr_epi8(0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15));
   const __m512i order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
   store(to, _mm512_maskz_permutexvar_epi64(0xff, order, _mm512_shuffle_epi8(narrow_by_fours(v, zero), beside)));
+#endif
 }
 // The first of two numbers in the low half of a byte. Bits above the fourth are arbitrary.
 static inline Ints load_nibbles(const uint8_t* from) {
@@ -190,7 +235,7 @@ static inline Ints load_nibbles(const uint8_t* from) {
 }
 static inline Ints load_nibble_pairs(const uint8_t* from) { return load_bytes(from); }
 template <Order kOrder>
-static inline void store_nibbles(uint8_t* to, const Ints* v, int zero) {
+static inline void store_nibbles(uint8_t* to, const Ints* v, Zero zero) {
   if constexpr (kOrder == Order::kRising) {
     const __m512i pairs = _mm512_maskz_maddubs_epi16(~0u, narrow(v, zero), _mm512_set1_epi16(1 | (16 << 8)));
     return store(to, _mm512_maskz_cvtepi16_epi8(~0u, pairs));
@@ -235,15 +280,16 @@ static inline Ints round_to_int(Floats x) { return reinterpret_cast<Ints>(_mm256
 static inline Ints load_bytes(const uint8_t* from) {
   return reinterpret_cast<Ints>(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))));
 }
+typedef __m256i Zero;  // of words
+static inline Zero make_zero(int zero) { return _mm256_set1_epi16(int16_t(zero)); }
 // Packing takes four integers from each vector at a time.
-static inline __m256i narrow(const Ints* v, int zero) {
+static inline __m256i narrow(const Ints* v, Zero zero) {
   const __m256i low = _mm256_packs_epi32(raw(v[0]), raw(v[1])), high = _mm256_packs_epi32(raw(v[2]), raw(v[3]));
-  const __m256i base = _mm256_set1_epi16(int16_t(zero));
-  const __m256i bytes = _mm256_packus_epi16(_mm256_add_epi16(low, base), _mm256_add_epi16(high, base));
+  const __m256i bytes = _mm256_packus_epi16(_mm256_add_epi16(low, zero), _mm256_add_epi16(high, zero));
   return _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
 }
 template <Order kOrder>
-static inline void store_bytes(uint8_t* to, const Ints* v, int zero) {
+static inline void store_bytes(uint8_t* to, const Ints* v, Zero zero) {
   static_assert(kOrder == Order::kRising);
   store(to, narrow(v, zero));
   store(to + 32, narrow(v + 4, zero));
@@ -253,7 +299,7 @@ static inline Ints load_nibbles(const uint8_t* from) {
   return reinterpret_cast<Ints>(_mm256_or_si256(both, _mm256_slli_epi64(both, 28)));
 }
 template <Order kOrder>
-static inline void store_nibbles(uint8_t* to, const Ints* v, int zero) {
+static inline void store_nibbles(uint8_t* to, const Ints* v, Zero zero) {
   static_assert(kOrder == Order::kRising);
   const __m256i first = _mm256_set1_epi16(1 | (16 << 8));
   const __m256i low = _mm256_maddubs_epi16(narrow(v, zero), first), high = _mm256_maddubs_epi16(narrow(v + 4, zero), first);
@@ -292,8 +338,10 @@ static inline Ints load_bytes(const uint8_t* from) {
   for (int i = 0; i < kVector; ++i) v[i] = from[i];
   return v;
 }
+typedef int Zero;
+static inline Zero make_zero(int zero) { return zero; }
 template <Order kOrder>
-static inline void store_bytes(uint8_t* to, const Ints* v, int zero) {
+static inline void store_bytes(uint8_t* to, const Ints* v, Zero zero) {
   static_assert(kOrder == Order::kRising);
   for (int i = 0; i < kGroup; ++i) {
     const int32_t code = v[i / kVector][i % kVector] + zero;
@@ -306,7 +354,7 @@ static inline Ints load_nibbles(const uint8_t* from) {
   return v;
 }
 template <Order kOrder>
-static inline void store_nibbles(uint8_t* to, const Ints* v, int zero) {
+static inline void store_nibbles(uint8_t* to, const Ints* v, Zero zero) {
   static_assert(kOrder == Order::kRising);
   uint8_t bytes[kGroup];
   store_bytes<kOrder>(bytes, v, zero);

@@ -10,7 +10,7 @@ template <class Op>
 void run_list(const lists::Call<Op>& call, ParallelFor parallel_for) {
   auto range = baseline::list_range<Op>;
 #if defined(__x86_64__)
-  if (isa() == Isa::kAvx512) range = avx512::list_range<Op>;
+  if (isa() >= Isa::kAvx512) range = avx512::list_range<Op>;
   if (isa() == Isa::kAvx2) range = avx2::list_range<Op>;
 #endif
   std::vector<int64_t> sizes;

@@ -11,6 +11,7 @@
 #include "core/prepare.h"
 #include "cpu/kernels.h"
 #include "cpu/map_codes.h"
+#include "cpu/moments.h"
 #include "cpu/stream.h"
 
 namespace momentum::cpu::MOMENTUM_ISA {
@@ -129,6 +130,10 @@ static void map_range(const Task& task, int64_t begin, int64_t end) {
   const Prepared<Rule, T> prepared = prepare_task<Rule, T>(task);
   const bool is_fresh = fresh<Rule, T>(prepared.scalars);
   if constexpr (sizeof(T) == sizeof(float) && kActive > 0 && !kEma && !kSegments && steps_vectors<Rule>()) {
+    if constexpr (kActive == 2 && has_moments<Rule>()) {
+      const Moments<float> moments = Rule::moments(prepared.scalars);
+      if (!is_fresh && cpu::step_moments(task, prepared.frame, moments, uint32_t(prepared.context.step), begin, end)) return;
+    }
     if (!is_fresh && has_codes<FourBits>(task, kActive, prepared.frame)) {
       return codes_range<Rule, kActive, FourBits>(task, prepared, begin, end);
     }

@@ -67,12 +67,23 @@ struct Codes {
   const uint8_t* codes;
   const void* scales;
   DType scale_dtype;
-  int block;
+  int shift;  // log2 of the block's size
 
-  typename Codec<Constants>::Decoder decoder(int i) const {
-    return {*constants, formats::load_scale(scales, scale_dtype, i / block)};
+  // For the block of element i; its numbers come multiplied by `factor`.
+  typename Codec<Constants>::Decoder decoder(int i, float factor = 1.0f) const { return {*constants, scale(i) * factor}; }
+  float scale(int i) const { return formats::load_scale(scales, scale_dtype, i >> shift); }
+
+  // From element `begin` of the tensor on, the first of a block.
+  void move_to(const TensorArgs& t, int k, int64_t begin) {
+    codes = at<uint8_t>(t.states[k], begin * Codec<Constants>::kBits / 8);
+    scales = at<uint8_t>(t.scales[k], (begin >> shift) * int64_t(item_size(scale_dtype)));
   }
 };
+
+template <class Constants>
+static inline Codes<Constants> make_codes(const StateFormat& format) {
+  return {constants_of<Constants>(format.map), nullptr, nullptr, format.scale_dtype, __builtin_ctz(unsigned(format.block))};
+}
 
 // The order of the elements of a pair of vectors.
 template <class Number>
@@ -158,7 +169,7 @@ class CodesMap {
     for (int k = 0; k < kActive; ++k) {
       const StateFormat& format = common_.state_formats[k];
       states_[k] = StateStream<float>(t_, common_, k, step_, values_[k], random_, nullptr);
-      coded_[k] = {constants_of<Constants>(format.map), nullptr, nullptr, format.scale_dtype, format.block};
+      coded_[k] = make_codes<Constants>(format);
       run_ = format.block < run_ ? format.block : run_;
       second_moments_ = second_moments_ && (k == 0) != formats::is_unsigned(format.map);
     }
@@ -179,11 +190,7 @@ class CodesMap {
 
   template <class Number>
   void step(int64_t begin, int n, Number* p, const Number* g) {
-    for (int k = 0; k < kActive; ++k) {
-      const int64_t scale = begin / coded_[k].block * int64_t(item_size(coded_[k].scale_dtype));
-      coded_[k].codes = at<uint8_t>(t_.states[k], begin * kBits / 8);
-      coded_[k].scales = at<uint8_t>(t_.scales[k], scale);
-    }
+    for (int k = 0; k < kActive; ++k) coded_[k].move_to(t_, k, begin);
     if (n % kPair == 0) {
       run_vectors(n, p, g);
       for (int k = 0; k < kActive; ++k) states_[k].measure(n, run_, most_[k]);

@@ -18,6 +18,9 @@ void fill_words(uint64_t seed, uint32_t step, uint64_t begin, int64_t n, uint32_
 namespace avx512 {
 void fill_words(uint64_t seed, uint32_t step, uint64_t begin, int64_t n, uint32_t* out);
 }
+namespace avx512vbmi {
+void fill_words(uint64_t seed, uint32_t step, uint64_t begin, int64_t n, uint32_t* out);
+}
 #endif
 
 }  // namespace momentum::cpu

@@ -20,7 +20,7 @@ void decide_samgs(const SamgsDecision& d) {
 void run_samgs(const SamgsCall& call, ParallelFor parallel_for) {
   auto range = baseline::samgs_range;
 #if defined(__x86_64__) && !defined(MOMENTUM_CPU_BASELINE_ONLY)
-  if (isa() == Isa::kAvx512) range = avx512::samgs_range;
+  if (isa() >= Isa::kAvx512) range = avx512::samgs_range;
   if (isa() == Isa::kAvx2) range = avx2::samgs_range;
 #endif
   std::vector<int64_t> sizes;

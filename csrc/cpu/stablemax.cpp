@@ -20,7 +20,7 @@ void run(const StableMaxCall& call, ParallelFor parallel_for, Rows rows) {
 
 Rows choose([[maybe_unused]] Rows avx512, [[maybe_unused]] Rows avx2, Rows baseline) {
 #if defined(__x86_64__)
-  if (isa() == Isa::kAvx512) return avx512;
+  if (isa() >= Isa::kAvx512) return avx512;
   if (isa() == Isa::kAvx2) return avx2;
 #endif
   return baseline;

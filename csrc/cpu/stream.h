@@ -106,7 +106,7 @@ class StateStream {
   }
 
   // The same of a state in blocks that has been measured in runs.
-  void measure(int n, int run, const Ints* most) { find_block_scales(*format_, n, run, most, scales_); }
+  void measure(int n, int run, const Ints* most) { find_block_scales(*format_, n, run, 1.0f, most, scales_); }
 
   // `order`: of the values in the buffer, kRising but for states in blocks.
   void close(int64_t begin, int n, Order order = Order::kRising) const {

@@ -19,7 +19,7 @@ constexpr int64_t kGrain = 128;  // tiles worth waking a thread for
 template <class Rule>
 const SubsetKernels& subset_kernels() {
 #if defined(__x86_64__) && !defined(MOMENTUM_CPU_BASELINE_ONLY)
-  if (isa() == Isa::kAvx512) return avx512::subset_kernels<Rule>();
+  if (isa() >= Isa::kAvx512) return avx512::subset_kernels<Rule>();
   if (isa() == Isa::kAvx2) return avx2::subset_kernels<Rule>();
 #endif
   return baseline::subset_kernels<Rule>();

@@ -109,25 +109,98 @@ static inline void load_pair(const uint16_t* from, Floats& first, Floats& second
   second = reinterpret_cast<Floats>(both & 0xffff0000u);
 }
 
+// The places of the low and of the high halves of the numbers of two vectors, side by side.
+struct PairHalves {
+  alignas(64) uint16_t places[2][2 * kVector] = {};
+  constexpr PairHalves() {
+    for (int i = 0; i < 4 * kVector; ++i) places[i % 2][i / 4 * 2 + i / 2 % 2] = uint16_t(i / 4 * 2 + i % 2 + i / 2 % 2 * 32);
+  }
+};
+inline constexpr PairHalves kPairHalves;
+
+// Rounds pairs of vectors to bfloat16, to nearest, in alternating order; NaN becomes something else.
+class PairRounding {
+ public:
+  __m512i operator()(Floats first, Floats second) const {
+    const __m512i a = raw(as_ints(first)), b = raw(as_ints(second));
+    // The halves of both that are kept, side by side, and those that are dropped: they round up above one half, and at one half
+    // where what is kept is odd.
+    const __m512i kept = _mm512_permutex2var_epi16(a, load<__m512i>(kPairHalves.places[1]), b);
+    const __m512i dropped = _mm512_permutex2var_epi16(a, load<__m512i>(kPairHalves.places[0]), b);
+    const __m512i above_half = _mm512_or_si512(dropped, _mm512_and_si512(kept, one_));
+    return _mm512_mask_add_epi16(kept, _mm512_cmpgt_epu16_mask(above_half, half_), kept, one_);
+  }
+
+ private:
+  __m512i one_ = kept(_mm512_set1_epi16(1)), half_ = kept(_mm512_set1_epi16(int16_t(0x8000)));
+};
+
 static inline uint32_t nans(Floats x) { return _mm512_cmp_ps_mask(raw(x), raw(x), _CMP_UNORD_Q); }
 
 static inline void store_pair(uint16_t* to, Floats first, Floats second) {
-  const Words a = reinterpret_cast<Words>(first), b = reinterpret_cast<Words>(second);
-  // The halves of both that are kept, side by side, and those that are dropped: they round up above one half, and at one half
-  // where what is kept is odd.
-  constexpr __mmask32 kOdd = 0xaaaaaaaau;
-  const __m512i kept = _mm512_mask_blend_epi16(kOdd, reinterpret_cast<__m512i>(a >> 16), reinterpret_cast<__m512i>(b));
-  const __m512i dropped = _mm512_mask_blend_epi16(kOdd, reinterpret_cast<__m512i>(a), reinterpret_cast<__m512i>(b << 16));
-  const __m512i one = _mm512_set1_epi16(1);
-  const __m512i above_half = _mm512_or_si512(dropped, _mm512_and_si512(kept, one));
-  const __mmask32 up = _mm512_cmpgt_epu16_mask(above_half, _mm512_set1_epi16(int16_t(0x8000)));
-  __m512i rounded = _mm512_mask_add_epi16(kept, up, kept, one);
+  __m512i rounded = PairRounding()(first, second);
   if (_mm512_cmp_ps_mask(raw(first), raw(second), _CMP_UNORD_Q) != 0) [[unlikely]] {
     const __mmask32 undefined = _pdep_u32(nans(first), 0x55555555u) | _pdep_u32(nans(second), 0xaaaaaaaau);
     rounded = _mm512_mask_mov_epi16(rounded, undefined, _mm512_set1_epi16(0x7fc0));
   }
   store(to, rounded);
 }
+
+// A pair of vectors as it is stored, unless it needs care: then only `store_pair` is right.
+template <class Number>
+struct PackedPair;
+
+template <>
+struct PackedPair<float> {
+  struct Constants {};
+
+  PackedPair() = default;
+  PackedPair(const Constants&, Floats first_vector, Floats second_vector) : first(first_vector), second(second_vector) {}
+  bool needs_care() const { return false; }
+  void store(float* to) const { store_pair(to, first, second); }
+
+  Floats first, second;
+};
+
+#if defined(__AVX512BF16__)
+// The places of the numbers of a pair of vectors, one after the other, in alternating order.
+struct PairPlaces {
+  alignas(64) uint16_t of[kPair] = {};
+  constexpr PairPlaces() {
+    for (int i = 0; i < kPair; ++i) of[i] = uint16_t(i / 2 + i % 2 * kVector);
+  }
+};
+inline constexpr PairPlaces kPairPlaces;
+#endif
+
+template <>
+struct PackedPair<uint16_t> {
+#if defined(__AVX512BF16__)
+  // The instruction takes subnormal numbers for zero.
+  struct Constants {};
+
+  PackedPair() = default;
+  PackedPair(const Constants&, Floats first, Floats second) : careful(classify(first) | classify(second)) {
+    const auto both = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(raw(second), raw(first)));
+    rounded = _mm512_maskz_permutexvar_epi16(~0u, load<__m512i>(kPairPlaces.of), both);
+  }
+  static __mmask16 classify(Floats x) {
+    constexpr int kNan = 0x81, kSubnormal = 0x20;
+    return _mm512_fpclass_ps_mask(raw(x), kNan | kSubnormal);
+  }
+#else
+  using Constants = PairRounding;
+
+  PackedPair() = default;
+  PackedPair(const Constants& round, Floats first, Floats second)
+      : rounded(round(first, second)), careful(_mm512_cmp_ps_mask(raw(first), raw(second), _CMP_UNORD_Q)) {}
+#endif
+  bool needs_care() const { return careful != 0; }
+  void store(uint16_t* to) const { _mm512_storeu_si512(to, rounded); }
+
+  __m512i rounded;
+  __mmask16 careful;
+};
 
 }  // namespace momentum::cpu::MOMENTUM_ISA
 

@@ -8,7 +8,7 @@ from importlib import import_module
 
 from momentum import _loader
 
-_CPU_ISAS = ("baseline", "avx2", "avx512")
+_CPU_ISAS = ("baseline", "avx2", "avx512", "avx512vbmi")
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,10 @@ def objects(*isas):
 
 
 def test_every_instruction_set_is_built():
-    assert {isa_of(path) for path in OBJECTS} == {"baseline", "avx2", "avx512", "once"}
+    assert {isa_of(path) for path in OBJECTS} == {"baseline", "avx2", "avx512", "avx512vbmi", "once"}
 
 
-@pytest.mark.parametrize("path", objects("avx2", "avx512"))
+@pytest.mark.parametrize("path", objects("avx2", "avx512", "avx512vbmi"))
 def test_weak_symbols_name_their_instruction_set(path):
     # The linker keeps one of several weak definitions, whichever processor it was compiled for.
     weak = [symbol.name for symbol in binaries.symbols(path, "--defined-only") if symbol.kind in "WVu"]

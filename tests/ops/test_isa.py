@@ -12,7 +12,7 @@ import pytest
 import momentum
 
 TESTS = Path(__file__).parent
-ISAS = ("baseline", "avx2", "avx512")
+ISAS = ("baseline", "avx2", "avx512", "avx512vbmi")
 BEST = momentum.build_info().cpu_isa or "baseline"
 
 

@@ -6,11 +6,13 @@ import pytest
 import torch
 from torch import nn
 
+from blocks import DECODE, assert_encoded
 from momentum import optim, quant
 from momentum.quant import StateFormat
 from optim.cases import CASES, CLASSES, Gradients, assert_same_bits, make_params, snapshot, train
 from optim.quantised import KINDS, LARGE, SHAPES, format_of, state_names, trained, value_of
 from optim.test_state_dict import save_and_load
+from tolerances import ROUNDINGS, UNIT
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -48,7 +50,7 @@ def test_named_classes_are_the_option(alias):
 
 
 def test_a_step_is_that_of_the_numbers_that_are_stored():
-    """From the same codes, a float32 optimizer with the numbers they stand for makes the same step, bit for bit."""
+    """From the same codes, a float32 optimizer with the numbers they stand for makes the same step, up to rounding."""
     params, quantised, gradients = trained("AdamW", state_format="int8", quantize_min_numel=0)
     twins = [nn.Parameter(p.detach().clone()) for p in params]
     plain = optim.AdamW(twins)
@@ -56,14 +58,24 @@ def test_a_step_is_that_of_the_numbers_that_are_stored():
     gradients.fill(params)
     for p, twin in zip(params, twins, strict=True):
         twin.grad = p.grad.clone()
+    before = [p.detach().clone() for p in params]
+    moments = [plain.state[twin]["exp_avg"].clone() for twin in twins]
     quantised.step()
     plain.step()
-    for p, twin in zip(params, twins, strict=True):
-        assert torch.equal(p, twin)
+    # Both are within as many roundings of the exact step, and the numbers themselves within those of decoding.
+    roundings = 2 * ROUNDINGS["adam"].total + DECODE
+    for p, twin, old, m in zip(params, twins, before, moments, strict=True):
+        change = (twin.detach() - old).abs()
+        # Two terms of the first moment may cancel; the step is as sensitive to them as to what is left of them.
+        terms = (0.9 * m).abs() + (0.1 * p.grad).abs()
+        amplified = change * (terms / plain.state[twin]["exp_avg"].abs()).nan_to_num(nan=1.0, posinf=1.0)
+        bound = UNIT[torch.float32] * (2 * roundings * (amplified + change) + 4 * old.abs())
+        assert ((p.detach() - twin.detach()).abs() <= bound).all()
         for key, unsigned in (("exp_avg", False), ("exp_avg_sq", True)):
-            expected = quant.quantize(plain.state[twin][key], quant.FORMATS["int8"][unsigned])
-            assert torch.equal(quantised.state[p][key], expected.codes)
-            assert torch.equal(quantised.state[p][key + "_scale"], expected.scales)
+            chosen, values = quant.FORMATS["int8"][unsigned], plain.state[twin][key].double().flatten()
+            size = values if unsigned else terms.double().flatten()
+            codes, scales = quantised.state[p][key], quantised.state[p][key + "_scale"]
+            assert_encoded(codes, scales, values, UNIT[torch.float32] * roundings * size, chosen, None, key)
 
 
 def test_formats_by_state():

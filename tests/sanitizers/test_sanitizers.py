@@ -19,7 +19,7 @@ STEPS = {
     "subset": {"elements", "restart", "columns", "rows", "all", "none"},
 }
 OPERATIONS = {"extrapolate", "move", "clear", "samgs", "stablemax"}
-ISAS = ("baseline", "avx2", "avx512")
+ISAS = ("baseline", "avx2", "avx512", "avx512vbmi")
 BEST = momentum.build_info().cpu_isa or "baseline"
 
 # TSan finds a race in whatever order the threads run; what ASan finds may depend on it.

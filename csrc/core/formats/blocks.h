@@ -79,6 +79,9 @@ struct BlockScale {
   MOMENTUM_HD constexpr bool is_regular() const { return scale == scale && before == 1.0f; }
 };
 
+// From here on the second step is enough.
+inline constexpr float kLeastRegularScale = 0x1p-64f;
+
 MOMENTUM_HD float round_scale(float scale, DType dtype) {
   if (dtype == DType::kBFloat16) return BFloat16::load<float>(BFloat16::store(scale));
   if (dtype == DType::kFloat16) return Float16::load<float>(Float16::store(scale));
@@ -89,7 +92,7 @@ MOMENTUM_HD BlockScale make_scale(uint32_t absmax_bits, DType dtype) {
   const float rounded = round_scale(bit_cast<float>(absmax_bits), dtype);
   const bool finite = bit_cast<uint32_t>(rounded) < 0x7f800000u;
   const float scale = finite ? rounded : bit_cast<float>(0x7fc00000u);
-  const float before = scale < 0x1p-64f ? 0x1p64f : 1.0f;
+  const float before = scale < kLeastRegularScale ? 0x1p64f : 1.0f;
   const float inverse = scale > 0.0f ? 1.0f / (scale * before) : 0.0f;  // of nothing but zeros: all become zero
   return {scale, before, inverse};
 }

@@ -48,6 +48,11 @@ struct Adam {
             (t.present & 4u) != 0};
   }
 
+  template <class T>
+  MOMENTUM_HD static Moments<T> moments(const Scalars<T>& s) {
+    return {{s.beta1, s.beta2}, {s.one_minus_beta1, s.one_minus_beta2}, s.step_size, s.inverse_root, s.eps, !s.amsgrad};
+  }
+
   template <class T, class V>
   MOMENTUM_HD static V update(const Scalars<T>& s, V g, V, V* x, V) {
     x[0] = s.beta1 * x[0] + s.one_minus_beta1 * g;

@@ -150,6 +150,19 @@ struct StableSpam {
     return s.reset && !s.official;
   }
 
+  template <class T>
+  MOMENTUM_HD static Moments<T> moments(const Scalars<T>& s) {
+    const T f = s.norm_factor;
+    return {{s.beta1, s.beta2},
+            {s.one_minus_beta1 * f, s.one_minus_beta2 * f * f},
+            s.step_size,
+            s.inverse_root,
+            s.eps,
+            !s.reset,
+            s.limit,
+            s.rescale};
+  }
+
   template <class T, class V>
   MOMENTUM_HD static V update(const Scalars<T>& s, V g, V, V* x, V) {
     const bool zeroed = s.reset && !s.official;

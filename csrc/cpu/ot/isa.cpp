@@ -19,7 +19,7 @@ const Kernels& table();
 
 const Kernels& kernels() {
 #if defined(__x86_64__) && !defined(MOMENTUM_CPU_BASELINE_ONLY)
-  if (isa() == Isa::kAvx512) return avx512::table();
+  if (isa() >= Isa::kAvx512) return avx512::table();
   if (isa() == Isa::kAvx2) return avx2::table();
 #endif
   return baseline::table();
