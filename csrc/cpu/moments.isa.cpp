@@ -38,32 +38,25 @@ struct Step {
   bool clips, apply;
 };
 
+// Neither zero, infinite nor NaN, and so far from it that products with such numbers are not either.
+bool is_usual(float x) { return math::abs(x) >= 0x1p-60f && math::abs(x) <= 0x1p60f; }
+
 Step make_step(const Frame<float>& frame, const Moments<float>& moments) {
   Step step{};
   step.clips = moments.limit < kInfinity;
   step.limit = moments.limit;
   step.clip_factor = moments.clip_factor;
-  step.apply = moments.apply;
   const float factor = step.clips ? 1.0f : frame.grad_factor;
   if (step.clips) step.grad_factor = frame.grad_factor;
   step.gain[0] = moments.gain[0] * factor;
   step.gain[1] = moments.gain[1] * factor * factor;
-  for (int k = 0; k < 2; ++k) {
-    // Neither zero, infinite nor NaN, and so far from it that no product with a usual scale is.
-    const float size = math::abs(step.gain[k]);
-    step.apply = step.apply && size >= 0x1p-60f && size <= 0x1p60f;
-    step.ratio[k] = moments.decay[k] / step.gain[k];
-  }
+  for (int k = 0; k < 2; ++k) step.ratio[k] = moments.decay[k] / step.gain[k];
   step.keep = frame.decay_before * frame.decay_after;
   const float unit = 1.0f / (moments.step_size * frame.decay_after * step.gain[0]);
   step.root = moments.root * math::sqrt(step.gain[1]) * unit;
   step.eps = moments.eps * unit;
-  // A step of nothing, or so short that the divisor overflows: none.
-  if (math::abs(step.root) == kInfinity) {
-    step.root = 0.0f;
-    step.eps = kInfinity;
-  }
-  step.apply = step.apply && step.root == step.root && step.eps == step.eps;
+  step.apply = moments.apply && is_usual(step.gain[0]) && is_usual(step.gain[1]) && is_usual(step.root) &&
+               (is_usual(step.eps) || step.eps == 0.0f);
   return step;
 }
 
