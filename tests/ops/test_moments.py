@@ -1,4 +1,4 @@
-"""Steps by moments in the usual codes, which the CPU takes in loops of their own (``csrc/cpu/moments.isa.cpp``): what surrounds the
+"""Steps by moments in the usual codes, which the CPU takes in loops of their own (csrc/cpu/moments.isa.cpp): what surrounds the
 rule, numbers at the ends of their ranges, and tensors beside each other of which only some go that way."""
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def test_subnormal_parameters(backend, dtype, kind):
             param[begin:end] *= 1e-39
     run_and_check(backend, call, formats)
     for param in call.lists["params"]:
-        assert ((0 < param[:256].abs()) & (param[:256].abs() < 2.0**-126)).sum() > 200
+        assert ((param[:256].abs() > 0) & (param[:256].abs() < 2.0**-126)).sum() > 200
 
 
 @KINDS
