@@ -38,6 +38,7 @@ def worker(rank, folder):
     found = [x.full_tensor() for x in run(lambda x: distribute_tensor(x, mesh, [Shard(0)]))]
     if rank == 0:
         torch.save(found, folder / "found.pt")
+    dist.barrier()  # neither leaves while the other still sends
     dist.destroy_process_group()
 
 

@@ -100,6 +100,7 @@ def worker(rank, file, queue):
     grads, drawn = make(4)
     found = norm_test(grads, drawn[2 * rank : 2 * rank + 2], batch_size=16, eta=0.3, group=dist.group.WORLD)
     queue.put((rank, found.variance.item(), found.passed.item(), found.batch_size.item()))
+    dist.barrier()  # neither leaves while the other still sends
     dist.destroy_process_group()
 
 
