@@ -24,9 +24,8 @@
 //   kSelects     in the place of a sum: the kSelectionPasses reductions find the k-th largest of the magnitudes of `measure`, k
 //                being `selected` of how many elements the tensor has (core/selection.h)
 //   settle       turns a tensor's sums into the numbers that `prepare` reads, once per tensor
-//   moments      of a rule whose two states are averages of the gradient and its square, and whose update is made of the new
-//   ones
-//                as Moments says: what a backend may use in the place of `update`
+//   moments      of a rule whose two states are averages of the gradient and its square, and whose update is made of the
+//                new ones as Moments says: what a backend may use in the place of `update`
 //   decay_scale  what the tensor's weight decay is multiplied by, unless it is L2
 //   kManyRegisters  the GPU's complete map needs more registers than two blocks on a multiprocessor leave
 //   fresh        true where this step does not use the stored states (they are then not read)

@@ -104,7 +104,7 @@ def test_infinite_gradients(backend, dtype, kind):
 
 @KINDS
 def test_any_mix_of_dtypes(backend, kind):
-    """Parameters and gradients that are neither both bfloat16 nor both float32, and masters of narrow ones."""
+    """Parameters and gradients that are neither both bfloat16 nor both float32, beside some that are."""
     mixes = [(FP32, BF16), (BF16, FP32), (FP16, FP16), (BF16, BF16), (FP32, FP32)]
     cases = [TensorCase((n,), p, g, offset=i % 3) for i, (p, g) in enumerate(mixes) for n in SIZES]
     call, formats = quantised_call(RULES["adam"], first(RULES["adam"]), kind, cases, which=everywhere, device=backend.device)
