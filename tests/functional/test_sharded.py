@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.distributed as dist
-import torch.multiprocessing
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
+import ranks
 from momentum.functional import extrapolate_, reset_state_
 from momentum.gradients import SAMGS
 from tolerances import TOTAL, UNIT, bit_equal
@@ -31,24 +30,15 @@ def run(place):
     return [*params, *previous, *combined[1], *states]
 
 
-def worker(rank, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    mesh = init_device_mesh("cpu", (2,))
+def run_sharded(rank, folder):
+    mesh = init_device_mesh("cpu", (ranks.WORLD,))
     found = [x.full_tensor() for x in run(lambda x: distribute_tensor(x, mesh, [Shard(0)]))]
     if rank == 0:
         torch.save(found, folder / "found.pt")
-    dist.barrier()  # neither leaves while the other still sends
-    dist.destroy_process_group()
 
 
 def test_two_processes(tmp_path):
-    processes = [torch.multiprocessing.get_context("spawn").Process(target=worker, args=(rank, tmp_path)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-        assert process.exitcode == 0
+    ranks.run(run_sharded, tmp_path)
     found, whole = torch.load(tmp_path / "found.pt"), run(lambda x: x)
     count = len(SHAPES)
     assert all(map(bit_equal, found[: 2 * count], whole[: 2 * count]))

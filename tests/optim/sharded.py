@@ -1,11 +1,10 @@
 """What the tests of sharded parameters run: the same training on whole tensors and, in two processes, on shards.
 
-As a program: ``sharded.py FOLDER RANK``. Rank 0 writes what it found to ``FOLDER/found.pt``.
+``run_shards`` is for each of the processes. Rank 0 writes what it found to ``found.pt``.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,8 @@ from torch.distributed.tensor import Shard, distribute_tensor
 from momentum import optim
 from momentum.quant import StateFormat
 from optim.cases import CASES, Gradients
+from ranks import WORLD
 
-WORLD = 2
 STEPS = 12
 SHAPES = [(7, 5), (6, 4), (1, 4), (4, 2, 3)]  # uneven, even, empty on one rank, three dimensions
 
@@ -186,9 +185,7 @@ MODELS = {
 MODEL_SIZES = {"AdamW4bit": (128, 4)}
 
 
-def main(folder: Path, rank: int) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=WORLD)
+def run_shards(rank: int, folder: Path) -> None:
     mesh = init_device_mesh("cpu", (WORLD,))
     found: dict[str, dict[str, Tensor]] = {}
     for label, run in RUNS.items():
@@ -219,9 +216,3 @@ def main(folder: Path, rank: int) -> None:
     if rank == 0:
         torch.save(found, folder / "found.pt")
         (folder / "refusal").write_text(refusal)
-    dist.barrier()
-    dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))

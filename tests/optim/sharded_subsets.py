@@ -1,17 +1,15 @@
 """What the tests of subsets of sharded parameters run: the same training on whole tensors and, in two processes, on shards.
 
-As a program: ``sharded_subsets.py FOLDER RANK``. Rank 0 writes what it found to ``FOLDER/found.pt``.
+``run_subsets`` is for each of the processes. Rank 0 writes what it found to ``found.pt``.
 """
 
 from __future__ import annotations
 
 import copy
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
@@ -21,8 +19,8 @@ from torch.distributed.tensor import Placement, Replicate, Shard, distribute_ten
 from momentum import optim
 from optim.cases import Gradients
 from optim.sharded import full, load, make_model, save, train_model
+from ranks import WORLD
 
-WORLD = 2
 STEPS = 8
 # Halves that begin inside a block and at its border, of three dimensions and of one, and empty on one rank.
 SHAPES = [(41, 33), (9, 600), (16, 512), (1, 300), (6, 4, 5), (33,)]
@@ -118,9 +116,7 @@ def load_plain(folder: Path, mesh: DeviceMesh) -> dict[str, Any]:
     return found
 
 
-def main(folder: Path, rank: int) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=WORLD)
+def run_subsets(rank: int, folder: Path) -> None:
     mesh = init_device_mesh("cpu", (WORLD,))
     found: dict[str, Any] = {}
     for kind, make in KINDS.items():
@@ -131,9 +127,3 @@ def main(folder: Path, rank: int) -> None:
     found |= load_plain(folder, mesh)
     if rank == 0:
         torch.save(found, folder / "found.pt")
-    dist.barrier()
-    dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import doctest
 import math
+from dataclasses import asdict
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing
 
 import momentum.norm_test
+import ranks
 from momentum import _ops
 from momentum.gradients import norm_test
 from tolerances import TOTAL, UNIT
@@ -94,33 +95,22 @@ def test_edges():
     assert bad.batch_size.isnan()
 
 
-def worker(rank, file, queue):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+def run_parts(rank, folder):
     grads, drawn = make(4)
     found = norm_test(grads, drawn[2 * rank : 2 * rank + 2], batch_size=16, eta=0.3, group=dist.group.WORLD)
-    queue.put((rank, found.variance.item(), found.passed.item(), found.batch_size.item()))
-    dist.barrier()  # neither leaves while the other still sends
-    dist.destroy_process_group()
+    torch.save(asdict(found), folder / f"found-{rank}.pt")
 
 
 def test_two_processes(tmp_path):
     """Each holds two of four parts: the same as one process with all, to the last sum."""
-    context = torch.multiprocessing.get_context("spawn")
-    queue = context.SimpleQueue()
-    processes = [context.Process(target=worker, args=(rank, tmp_path / "meet", queue)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-        assert process.exitcode == 0
+    ranks.run(run_parts, tmp_path)
     grads, drawn = make(4)
     alone = norm_test(grads, drawn, batch_size=16, eta=0.3)
-    for _ in range(2):
-        _, variance, passed, batch_size = queue.get()
-        assert variance == pytest.approx(alone.variance.item(), rel=1e-12)
-        assert passed == alone.passed.item()
-        assert batch_size == alone.batch_size.item()
+    for rank in range(ranks.WORLD):
+        found = torch.load(tmp_path / f"found-{rank}.pt")
+        assert found["variance"].item() == pytest.approx(alone.variance.item(), rel=1e-12)
+        assert found["passed"].item() == alone.passed.item()
+        assert found["batch_size"].item() == alone.batch_size.item()
 
 
 def test_refusals():

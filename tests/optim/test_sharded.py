@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+import ranks
 from optim.cases import assert_same_bits
 from optim.sharded import (
     MODEL_SIZES,
     MODELS,
     RUNS,
     STEPS,
-    WORLD,
     load,
     make_model,
+    run_shards,
     save,
     train_model,
     train_tensors,
@@ -26,30 +24,10 @@ from optim.sharded import (
 )
 from tolerances import ROUNDINGS, UNIT
 
-TESTS = Path(__file__).parents[1]
-SECONDS = 300
-
 pytestmark = [
     pytest.mark.filterwarnings("ignore:torch.distributed is disabled, unavailable or uninitialized"),
     pytest.mark.xdist_group("sharded"),  # the two processes run once
 ]
-
-
-def run_program(*arguments: list[str]) -> None:
-    """Run programs of this folder beside each other and check that all succeed."""
-    path = os.pathsep.join([str(TESTS), *sys.path])
-    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen([sys.executable, *command], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        for command in arguments
-    ]
-    try:
-        outputs = [process.communicate(timeout=SECONDS)[0].decode() for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    for process, output in zip(processes, outputs, strict=True):
-        assert process.returncode == 0, output
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +39,7 @@ def folder(tmp_path_factory):
         optimizer = make(model.parameters())
         train_model(model, optimizer, 5)
         save(model, optimizer, folder / f"{name}-from-1")
-    program = str(TESTS / "optim" / "sharded.py")
-    run_program(*([program, str(folder), str(rank)] for rank in range(WORLD)))
+    ranks.run(run_shards, folder)
     return folder
 
 
@@ -164,4 +141,4 @@ def test_overflow_on_one_process_skips_the_step_on_all(found):
 
 
 def test_place_of_a_shard_in_the_whole():
-    run_program([str(TESTS / "optim" / "shard_layout.py")])
+    ranks.run_programs([str(Path(__file__).with_name("shard_layout.py"))])

@@ -13,11 +13,12 @@ from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, se
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
 
+import ranks
 from momentum import optim
 from optim.cases import assert_same_bits, snapshot
 from optim.sharded import contents, load, make_model, train_model
-from optim.sharded_subsets import KINDS, MODEL, PLACEMENTS, WORLD, resume_models, train_models, train_tensors, whole_model
-from optim.test_sharded import TESTS, run_program
+from optim.sharded_subsets import KINDS, MODEL, PLACEMENTS, resume_models, run_subsets, train_models, train_tensors, whole_model
+from ranks import WORLD
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled, unavailable or uninitialized")
 
@@ -61,8 +62,7 @@ def plain(folder):
 @pytest.fixture(scope="module")
 def found(folder, alone, plain):
     """What two processes find; their checkpoints are in the folder then."""
-    program = str(TESTS / "optim" / "sharded_subsets.py")
-    run_program(*([program, str(folder), str(rank)] for rank in range(WORLD)))
+    ranks.run(run_subsets, folder)
     return torch.load(folder / "found.pt", weights_only=False)
 
 
