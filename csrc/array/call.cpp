@@ -17,7 +17,7 @@ class Builder {
   Builder(const Rule& rule, const py::dict& arguments) : rule_(rule), read_(rule.name, arguments) {}
 
   PreparedCall build(int64_t count) {
-    call_.step.tensors.resize(count);
+    call_.step.tensors.resize(count, TensorArgs{});
     read_params();
     read_grads();
     read_states();

@@ -19,9 +19,9 @@ struct Rule {
   const char* name;
   std::span<const StateInfo> states;
   std::span<const HyperInfo> hypers;
-  int scalars;                                                                          // persistent ones per tensor
-  bool matrices_only;                                                                   // see kMatrices
-  int64_t (*totals)(const std::vector<TensorArgs>& tensors, const CommonArgs& common);  // doubles the reductions need
+  int scalars;                                                                   // persistent ones per tensor
+  bool matrices_only;                                                            // see kMatrices
+  int64_t (*totals)(const TensorArgsVector& tensors, const CommonArgs& common);  // doubles the reductions need
   void (*run_on_cpu)(const StepCall& call);
 #if defined(MOMENTUM_HAVE_CUDA)
   cudaError_t (*run_on_cuda)(const StepCall& call, const cuda::Context& context);

@@ -7,6 +7,7 @@
 #include "core/dtype.h"
 #include "core/formats/blocks.h"
 #include "core/frame.h"
+#include "core/left_as_is.h"
 #include "core/rule.h"
 
 namespace momentum {
@@ -38,6 +39,8 @@ struct TensorArgs {
     return mask;
   }
 };
+
+using TensorArgsVector = VectorLeftAsIs<TensorArgs>;
 
 // A number that may live on the device, one for all tensors or one per tensor.
 struct DeviceScalar {
@@ -79,7 +82,7 @@ struct CommonArgs {
 };
 
 struct StepCall {
-  std::vector<TensorArgs> tensors;
+  TensorArgsVector tensors;
   CommonArgs common;
   // -1: the whole step; 2k: reduction k; 2k + 1: finalise it; 2 * reductions: the map; and, to run before all others, 1 more:
   // the sums of the perpendicular part; 2 more: settle them.

@@ -44,7 +44,7 @@ inline int64_t segment_count(const TensorArgs& tensor, Axis axis) {
 }
 
 // Totals are stored reduction by reduction, tensor by tensor, segment by segment.
-inline int64_t segment_total(const std::vector<TensorArgs>& tensors, Axis axis) {
+inline int64_t segment_total(const TensorArgsVector& tensors, Axis axis) {
   int64_t count = 0;
   for (const TensorArgs& tensor : tensors) count += segment_count(tensor, axis);
   return count;
@@ -52,7 +52,7 @@ inline int64_t segment_total(const std::vector<TensorArgs>& tensors, Axis axis) 
 
 // How many numbers the reductions of a call make.
 template <class Rule>
-int64_t total_count(const std::vector<TensorArgs>& tensors, const CommonArgs& common) {
+int64_t total_count(const TensorArgsVector& tensors, const CommonArgs& common) {
   int64_t count = 0;
   for (int k = 0; k < reduction_count<Rule>(common.cautious); ++k) {
     count += segment_total(tensors, reduce_axis<Rule>(k, common.hypers)) * totals_width<Rule>(k);

@@ -58,7 +58,7 @@ struct SubsetTensor {
 };
 
 struct SubsetCall {
-  std::vector<SubsetTensor> tensors;
+  VectorLeftAsIs<SubsetTensor> tensors;
   CommonArgs common;
   SubsetOptions options;
 };

@@ -120,7 +120,7 @@ int64_t group_size() {
 }
 
 // The end of the group that begins with tensor `begin`.
-int64_t end_of_group(const std::vector<TensorArgs>& tensors, int64_t begin) {
+int64_t end_of_group(const TensorArgsVector& tensors, int64_t begin) {
   const int64_t count = int64_t(tensors.size()), size = group_size();
   int64_t end = begin;
   for (int64_t elements = 0; end < count && elements < size; ++end) elements += tensors[size_t(end)].numel;

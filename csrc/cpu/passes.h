@@ -12,7 +12,7 @@ namespace momentum::cpu {
 
 class Passes {
  public:
-  Passes(const Kernels& kernels, const std::vector<TensorArgs>& tensors, const CommonArgs& common, ParallelFor parallel_for)
+  Passes(const Kernels& kernels, const TensorArgsVector& tensors, const CommonArgs& common, ParallelFor parallel_for)
       : kernels_(kernels), all_(tensors), common_(common), parallel_for_(parallel_for) {
     kernels_.constants(common_, constants_);
     choose(0, int64_t(tensors.size()));
@@ -96,7 +96,7 @@ class Passes {
   void select(int k, double* totals);
 
   const Kernels& kernels_;
-  const std::vector<TensorArgs>& all_;
+  const TensorArgsVector& all_;
   std::span<const TensorArgs> tensors_;  // the chosen ones
   int64_t first_ = 0;                    // of them, in the call
   std::vector<int64_t> segments_;        // before each tensor of the call and in all, unless tensors are the segments

@@ -17,7 +17,7 @@ namespace momentum::cuda {
 template <class Rule, class T>
 class Runner {
  public:
-  Runner(const std::vector<TensorArgs>& tensors, const CommonArgs& common, const Context& context)
+  Runner(const TensorArgsVector& tensors, const CommonArgs& common, const Context& context)
       : tensors_(tensors), common_(common), context_(context) {
     for (size_t i = 0; i < tensors.size(); ++i) {
       if ((tensors[i].param_dtype == DType::kFloat64) == (sizeof(T) == 8)) mine_.push_back(uint32_t(i));
@@ -147,7 +147,7 @@ class Runner {
     return cudaMemsetAsync(header.tickets, 0, bytes, context_.stream);
   }
 
-  const std::vector<TensorArgs>& tensors_;
+  const TensorArgsVector& tensors_;
   const CommonArgs& common_;
   const Context& context_;
   std::vector<uint32_t> mine_;

@@ -21,7 +21,7 @@ struct RuleDescription {
   int reduction_count;
   bool uses_segments;
   bool matrices_only;  // see kMatrices
-  int64_t (*total_count)(const std::vector<TensorArgs>& tensors, const CommonArgs& common);
+  int64_t (*total_count)(const TensorArgsVector& tensors, const CommonArgs& common);
   void (*run)(const char* op, const StepCall& call, int32_t device_index);
 };
 

@@ -34,7 +34,7 @@ void segment_reduce(StableIValue* values, uint64_t, uint64_t) {
 
   StepCall call;
   OverlapCheck overlap;
-  call.tensors.resize(xs.size());
+  call.tensors.resize(xs.size(), TensorArgs{});
   for (size_t i = 0; i < xs.size(); ++i) {
     TensorArgs& t = call.tensors[i];
     const auto index = int64_t(i);

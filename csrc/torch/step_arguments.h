@@ -7,12 +7,13 @@
 #include <optional>
 #include <vector>
 
+#include "core/left_as_is.h"
 #include "torch/description.h"
 #include "torch/tensor_info.h"
 
 namespace momentum::ops {
 
-using TensorInfos = std::vector<TensorInfo>;
+using TensorInfos = VectorLeftAsIs<TensorInfo>;
 
 struct StepArguments {
   TensorInfos params, grads;

@@ -19,15 +19,15 @@ StepCall StepUnpacker::unpack(const TensorLoop& loop) {
   state_formats();
   call_.tensors.resize(count_);
   loop(count_, [this](size_t begin, size_t end) { tensors(begin, end); });
-  overlap_ = parts_.join();
-  vectors();
-  overlap_.check(check_.op());
+  OverlapCheck others = parts_.part(OverlapParts::kOther);
+  vectors(others);
+  parts_.add(OverlapParts::kOther, std::move(others));
+  parts_.check(check_.op());
   return std::move(call_);
 }
 
 void StepUnpacker::tensors(size_t begin, size_t end) {
-  OverlapCheck overlap;
-  overlap.reserve((end - begin) * size_t(3 + rule_.state_count));
+  OverlapCheck overlap = parts_.part(begin);
   for (size_t i = begin; i < end; ++i) tensor(i, overlap);
   parts_.add(begin, std::move(overlap));
 }
@@ -121,7 +121,7 @@ void StepUnpacker::like_param(const char* argument, size_t i, const TensorInfo& 
 }
 
 void StepUnpacker::tensor(size_t i, OverlapCheck& overlap) {
-  TensorArgs& t = call_.tensors[i];
+  TensorArgs& t = call_.tensors[i] = {};
   const auto index = int64_t(i);
   const TensorInfo& param = a_.params[i];
   check_.strided("params", index, param);
@@ -223,25 +223,25 @@ void StepUnpacker::ema(size_t i, const TensorInfo& param, bool wide, TensorArgs&
   overlap.add(info.data, info.numel * item_size(t.ema_dtype), "ema_params", index, true);
 }
 
-void StepUnpacker::vectors() {
+void StepUnpacker::vectors(OverlapCheck& overlap) {
   CommonArgs& c = call_.common;
   const int64_t steps = int64_t(count_) + 1;
   c.steps = static_cast<float*>(check_.vector("steps", -1, a_.steps, DType::kFloat32, steps));
-  overlap_.add(c.steps, steps * 4, "steps", -1, true);
+  overlap.add(c.steps, steps * 4, "steps", -1, true);
   const int64_t own = rule_.total_count(call_.tensors, c);
   const int64_t totals = own + (a_.perpendicular != 0 ? kPerpendicularTotals * int64_t(count_) : 0);
   c.totals = static_cast<double*>(check_.vector("totals", -1, a_.totals, DType::kFloat64, totals));
   if (a_.perpendicular != 0) c.perpendicular = c.totals + own;
-  overlap_.add(c.totals, totals * 8, "totals", -1, true);
+  overlap.add(c.totals, totals * 8, "totals", -1, true);
   const auto reads = [&](const char* argument, const DeviceScalar& scalar) {
     if (scalar.data == nullptr) return;
-    overlap_.add(scalar.data, (scalar.per_tensor ? int64_t(count_) : 1) * item_size(scalar.dtype), argument, -1, false);
+    overlap.add(scalar.data, (scalar.per_tensor ? int64_t(count_) : 1) * item_size(scalar.dtype), argument, -1, false);
   };
   reads("lr_tensor", c.lr);
   reads("weight_decay_tensor", c.weight_decay);
   for (int k = 0; k < rule_.hyper_count; ++k) reads(rule_.hypers[k].name, c.hyper_tensors[k]);
-  if (c.grad_scale != nullptr) overlap_.add(c.grad_scale, 4, "grad_scale", -1, false);
-  if (c.found_inf != nullptr) overlap_.add(c.found_inf, 4, "found_inf", -1, false);
+  if (c.grad_scale != nullptr) overlap.add(c.grad_scale, 4, "grad_scale", -1, false);
+  if (c.found_inf != nullptr) overlap.add(c.found_inf, 4, "found_inf", -1, false);
 }
 
 }  // namespace momentum::ops

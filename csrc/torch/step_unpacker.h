@@ -10,7 +10,11 @@ namespace momentum::ops {
 class StepUnpacker {
  public:
   StepUnpacker(const RuleDescription& rule, const char* op, const StepArguments& arguments, Device device)
-      : rule_(rule), a_(arguments), check_(op, device), count_(arguments.params.size()) {}
+      : rule_(rule),
+        a_(arguments),
+        check_(op, device),
+        count_(arguments.params.size()),
+        parts_(count_ == 0 ? nullptr : arguments.params[0].data) {}
 
   StepCall unpack(const TensorLoop& loop);
 
@@ -19,7 +23,7 @@ class StepUnpacker {
   void lengths() const;
   void numbers();
   void options();
-  void vectors();
+  void vectors(OverlapCheck& overlap);
   int64_t integer(const char* argument, int64_t value, int64_t low, int64_t high) const;
 
   // Some tensors; by several threads at once, which share nothing that they write.
@@ -48,7 +52,6 @@ class StepUnpacker {
   int reductions_ = 0;
   size_t first_scale_[kMaxStates] = {};  // of each quantised state
   StepCall call_;
-  OverlapCheck overlap_;
   OverlapParts parts_;
 };
 

@@ -17,7 +17,11 @@ constexpr int64_t kMostUnits = int64_t(1) << 35;  // block * rest in SubsetShare
 class SubsetUnpacker {
  public:
   SubsetUnpacker(const SubsetDescription& rule, const char* op, const SubsetArguments& arguments, Device device)
-      : rule_(rule), a_(arguments), check_(op, device), count_(arguments.params.size()) {}
+      : rule_(rule),
+        a_(arguments),
+        check_(op, device),
+        count_(arguments.params.size()),
+        parts_(count_ == 0 ? nullptr : arguments.params[0].data) {}
 
   SubsetCall unpack(const TensorLoop& loop) {
     lengths();
@@ -25,9 +29,10 @@ class SubsetUnpacker {
     hypers();
     call_.tensors.resize(count_);
     loop(count_, [this](size_t begin, size_t end) { tensors(begin, end); });
-    overlap_ = parts_.join();
-    scalars();
-    overlap_.check(check_.op());
+    OverlapCheck others = parts_.part(OverlapParts::kOther);
+    scalars(others);
+    parts_.add(OverlapParts::kOther, std::move(others));
+    parts_.check(check_.op());
     return std::move(call_);
   }
 
@@ -99,14 +104,13 @@ class SubsetUnpacker {
 
   // By several threads at once, which share nothing that they write.
   void tensors(size_t begin, size_t end) {
-    OverlapCheck overlap;
-    overlap.reserve((end - begin) * size_t(3 + rule_.state_count));
+    OverlapCheck overlap = parts_.part(begin);
     for (size_t i = begin; i < end; ++i) tensor(i, overlap);
     parts_.add(begin, std::move(overlap));
   }
 
   void tensor(size_t i, OverlapCheck& overlap) {
-    SubsetTensor& t = call_.tensors[i];
+    SubsetTensor& t = call_.tensors[i] = {};
     const auto index = int64_t(i);
     const TensorInfo &param = a_.params[i], &grad = a_.grads[i];
     check_.strided("params", index, param);
@@ -193,27 +197,30 @@ class SubsetUnpacker {
     overlap.add(t.mask, words * 4, "masks", index, true);
   }
 
-  void reads(const char* argument, const DeviceScalar& scalar) {
-    overlap_.add(scalar.data, (scalar.per_tensor ? int64_t(count_) : 1) * item_size(scalar.dtype), argument, -1, false);
+  void reads(const char* argument, const DeviceScalar& scalar, OverlapCheck& overlap) {
+    overlap.add(scalar.data, (scalar.per_tensor ? int64_t(count_) : 1) * item_size(scalar.dtype), argument, -1, false);
   }
 
-  void scalars() {
+  void scalars(OverlapCheck& overlap) {
     CommonArgs& c = call_.common;
     const int64_t steps = int64_t(count_) + 1;
     c.steps = static_cast<float*>(check_.vector("steps", -1, a_.steps, DType::kFloat32, steps));
-    overlap_.add(c.steps, steps * 4, "steps", -1, true);
+    overlap.add(c.steps, steps * 4, "steps", -1, true);
     for (int k = 0; k < rule_.hyper_count; ++k) {
-      if (a_.hyper_tensors[k]) reads(rule_.hypers[k].name, c.hyper_tensors[k]);
+      if (a_.hyper_tensors[k]) reads(rule_.hypers[k].name, c.hyper_tensors[k], overlap);
     }
-    if (a_.lr_tensor) reads("lr_tensor", c.lr = check_.scalar("lr_tensor", *a_.lr_tensor, int64_t(count_)));
+    if (a_.lr_tensor) {
+      c.lr = check_.scalar("lr_tensor", *a_.lr_tensor, int64_t(count_));
+      reads("lr_tensor", c.lr, overlap);
+    }
     if (a_.weight_decay_tensor) {
       c.weight_decay = check_.scalar("weight_decay_tensor", *a_.weight_decay_tensor, int64_t(count_));
-      reads("weight_decay_tensor", c.weight_decay);
+      reads("weight_decay_tensor", c.weight_decay, overlap);
     }
     const auto flag = [&](const char* argument, const std::optional<TensorInfo>& tensor, const float*& out) {
       if (!tensor) return;
       out = check_.flag(argument, *tensor);
-      overlap_.add(out, 4, argument, -1, false);
+      overlap.add(out, 4, argument, -1, false);
     };
     flag("grad_scale", a_.grad_scale, c.grad_scale);
     flag("found_inf", a_.found_inf, c.found_inf);
@@ -225,7 +232,6 @@ class SubsetUnpacker {
   size_t count_;
   SubsetCall call_;
   OverlapParts parts_;
-  OverlapCheck overlap_;
 };
 
 }  // namespace

@@ -47,13 +47,15 @@ TensorInfo describe(AtenTensorHandle tensor) {
   TensorInfo info;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(tensor, &info.dtype));
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(tensor, &info.device_type));
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(tensor, &info.device_index));
+  static const int32_t cpu = aoti_torch_device_type_cpu();
+  if (info.device_type != cpu) TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(tensor, &info.device_index));
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_layout(tensor, &info.layout));
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_dim(tensor, &info.dim));
   int64_t* numbers = nullptr;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_sizes(tensor, &numbers));
   info.sizes = numbers;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_numel(tensor, &info.numel));
+  info.numel = 1;
+  for (int64_t d = 0; d < info.dim; ++d) info.numel *= numbers[d];
   if (!is_strided(info)) return info;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_strides(tensor, &numbers));
   info.strides = numbers;

@@ -21,7 +21,8 @@ struct TensorInfo {
   void* data = nullptr;
 };
 
-// Strides and data are left out for layouts that have none.
+// Strides and data are left out for layouts that have none, and the index of the device for CPUs. A step over small tensors
+// consists of such calls, so there is none too many.
 TensorInfo describe(AtenTensorHandle tensor);
 
 inline bool is_strided(const TensorInfo& info) {

@@ -12,10 +12,11 @@ import ctypes
 import functools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, compiler
 from torch.autograd import profiler
 from torch.compiler import is_compiling
 from torch.utils._device import DeviceContext
@@ -29,6 +30,10 @@ _function_modes: Any = getattr(torch._C, "_len_torch_function_stack", None)
 _function_mode: Any = getattr(torch._C, "_get_function_stack_at", None)
 _transform: Any = getattr(torch._C._functorch, "peek_interpreter_stack", None)
 _enabled = True
+
+DONE, DECLINED, CHANGED = range(3)
+"""What becomes of a step in C. Where it was declined the op must take it; where something changed, what was prepared is no
+longer what is there. Nothing was written then."""
 
 
 @contextmanager
@@ -65,16 +70,18 @@ def step(
     bool
         Whether the step was run. If not, nothing was written.
     """
-    if not _enabled or not tensors[0] or _is_watched():
+    # Asked first: to a compiler this is a constant, where a flag would be one that changes.
+    if is_compiling() or is_watched() or not tensors[0]:
         return False
     entry = _entry(namespace, tensors[0][0].device.type, rule)
     return entry is not None and entry(tensors, options, written)
 
 
-def _is_watched() -> bool:
-    """Return whether someone may want to see the op or must take its place."""
+def is_watched() -> bool:
+    """Return whether someone may want to see ops or must take their place; not to be asked in what may be compiled."""
     return (
-        is_compiling()
+        not _enabled
+        or compiler._is_compiling_flag
         or _dispatch_modes() > 0
         or (_function_modes() > 0 and not _only_devices())
         or _transform() is not None
@@ -91,8 +98,9 @@ class _Entry:
     """The direct entry of one op."""
 
     def __init__(self, library: ctypes.PyDLL, namespace: str, rule: str, pointer: int) -> None:
+        self.library = library
+        self.rule = ctypes.c_void_p(pointer)
         self._step = library.momentum_direct_step
-        self._rule = ctypes.c_void_p(pointer)
         schema = getattr(getattr(torch.ops, namespace), f"{rule}_").default._schema
         options = [argument for argument in schema.arguments if argument.kwarg_only]
         self._count = len(schema.arguments) - len(options)
@@ -100,18 +108,125 @@ class _Entry:
         self._defaults = {argument.name: argument.default_value for argument in options if argument.has_default_value()}
 
     def __call__(self, tensors: Sequence[Any], options: dict[str, Any], written: Sequence[list[Tensor]]) -> bool:
-        arguments = self._defaults | options
-        if len(tensors) != self._count or len(arguments) != len(self._names):
-            return False
-        try:
-            numbers = [arguments[name] for name in self._names]
-        except KeyError:
-            return False
         params, grads, *others = tensors
         held = grads.address if isinstance(grads, Gradients) else None
-        arguments_in_order = (params, None if held else grads, *others, *numbers)
-        done: bool = self._step(self._rule, arguments_in_order, held, list(written)) == 0
-        return done
+        arguments = self.in_order((params, None if held else grads, *others), options)
+        return arguments is not None and self._step(self.rule, arguments, held, list(written)) == DONE
+
+    def in_order(self, tensors: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, ...] | None:
+        """Return all arguments as the schema has them, or None where they are not those of the op."""
+        arguments = self._defaults | options
+        if len(tensors) != self._count or len(arguments) != len(self._names):
+            return None
+        try:
+            return *tensors, *[arguments[name] for name in self._names]
+        except KeyError:
+            return None
+
+
+@dataclass(frozen=True)
+class Call:
+    """One op's part of a step that is to be run again and again.
+
+    Attributes
+    ----------
+    rule
+        Name of the op without the trailing underscore.
+    params
+        The parameters, which are on one device. There is at least one.
+    dicts
+        The state of each.
+    names, defaults, steps
+        What is read of them, as in :func:`momentum._objects.states`.
+    lists
+        For each list of tensors that is found in them, in the op's order, of which names it consists, counted from the second
+        one on; nothing for the gradients.
+    """
+
+    rule: str
+    params: list[Tensor]
+    dicts: list[dict[str, Any]]
+    names: list[str]
+    defaults: list[Tensor | None]
+    steps: Tensor
+    lists: list[list[int]]
+
+
+class Prepared:
+    """A step for the same parameters and dictionaries of states, to be run again and again.
+
+    Running it compares the optimizer with what it was, looks gradients and states up, and steps: one call of C in the place of
+    dozens of Python's, which on cold caches take longer than a step over a hundred thousand elements. Either all calls are run
+    or none.
+
+    Parameters
+    ----------
+    namespace
+        That of the ops.
+    calls
+        What the step consists of, for devices of one type.
+    idle
+        Parameters that must have no gradient.
+
+    Attributes
+    ----------
+    namespace
+        As given.
+    run
+        ``run(address, state, groups, expected, arguments)`` runs the step if an optimizer is as ``expected``, and returns what
+        became of it. ``state`` is a dictionary of dictionaries, ``groups`` a list of them. ``expected`` is a tuple of tuples of
+        lists: the keys and values of ``state``, or None in their place; then, for each group, its keys and its values and,
+        unless they are left out, the list among these that is its parameters, and what must be in that. ``arguments`` has for
+        each call what :meth:`arguments` returned.
+    address
+        The first argument of ``run``.
+
+    Raises
+    ------
+    NotImplementedError
+        Where the step cannot be run past the dispatcher.
+    """
+
+    def __init__(self, namespace: str, calls: Sequence[Call], idle: list[Tensor]) -> None:
+        self.address: ctypes.c_void_p | None = None
+        self.namespace = namespace
+        (device,) = {call.params[0].device.type for call in calls}
+        entries = [_entry(namespace, device, call.rule) for call in calls]
+        self._entries = [entry for entry in entries if entry is not None]
+        if len(self._entries) < len(entries):
+            raise NotImplementedError
+        given = [_as_given(entry, call) for entry, call in zip(self._entries, calls, strict=True)]
+        self._borrowed = given, idle  # by C
+        self._library = self._entries[0].library
+        self.run = self._library.momentum_direct_run
+        address = self._library.momentum_direct_prepare(given, idle)
+        if not address:
+            raise NotImplementedError
+        self.address = ctypes.c_void_p(address)
+
+    def arguments(self, call: int, tensors: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, ...] | None:
+        """Return the arguments of an op as ``run`` takes them, or None if they are not the op's.
+
+        Parameters
+        ----------
+        call
+            Of which call.
+        tensors
+            The positional ones, with None in the place of each list that is found.
+        options
+            The keyword arguments.
+        """
+        return self._entries[call].in_order(tensors, options)
+
+    def __del__(self) -> None:
+        if self.address is not None:
+            self._library.momentum_direct_forget(self.address)
+
+
+def _as_given(entry: _Entry, call: Call) -> tuple[Any, ...]:
+    """Return a call as C takes it."""
+    places = call.steps.data_ptr(), call.steps.element_size()
+    return entry.rule.value, call.params, call.dicts, call.names, call.defaults, call.steps, *places, call.lists
 
 
 @functools.cache
@@ -122,6 +237,7 @@ def _entry(namespace: str, device: str, rule: str) -> _Entry | None:
 
 
 def _can_watch() -> bool:
-    """Return whether this torch has what :func:`_is_watched` asks."""
+    """Return whether this torch has what :func:`is_watched` asks."""
     asked = (_dispatch_modes, _function_modes, _function_mode, _transform)
-    return all(function is not None for function in asked) and hasattr(profiler, "_is_profiler_enabled")
+    flags = hasattr(profiler, "_is_profiler_enabled") and hasattr(compiler, "_is_compiling_flag")
+    return flags and all(function is not None for function in asked)

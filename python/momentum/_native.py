@@ -35,6 +35,11 @@ def library(namespace: str = "momentum", device: str = "cpu") -> ctypes.PyDLL | 
     opened.momentum_direct_op.argtypes = [ctypes.c_char_p]
     opened.momentum_direct_op.restype = ctypes.c_void_p
     opened.momentum_direct_step.argtypes = [ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p, ctypes.py_object]
+    opened.momentum_direct_prepare.argtypes = [ctypes.py_object] * 2
+    opened.momentum_direct_prepare.restype = ctypes.c_void_p
+    opened.momentum_direct_run.argtypes = [ctypes.c_void_p, *[ctypes.py_object] * 4]
+    opened.momentum_direct_forget.argtypes = [ctypes.c_void_p]
+    opened.momentum_direct_forget.restype = None
     opened.momentum_direct_hold_gradients.argtypes = [ctypes.py_object]
     opened.momentum_direct_hold_gradients.restype = ctypes.c_void_p
     opened.momentum_direct_drop_gradients.argtypes = [ctypes.c_void_p]

@@ -18,18 +18,19 @@ from torch.autograd.graph import increment_version
 from momentum import _direct
 from momentum._objects import Gradients
 
-_namespace = "momentum"
+active_namespace = "momentum"
+"""The one whose ops are called."""
 
 
 @contextmanager
 def namespace(name: str) -> Iterator[None]:
     """Call the ops of another namespace inside the ``with`` block (the tests' ``momentum_emulated``)."""
-    global _namespace
-    previous, _namespace = _namespace, name
+    global active_namespace
+    previous, active_namespace = active_namespace, name
     try:
         yield
     finally:
-        _namespace = previous
+        active_namespace = previous
 
 
 def _op(namespace_name: str, name: str) -> Callable[..., None]:
@@ -39,7 +40,7 @@ def _op(namespace_name: str, name: str) -> Callable[..., None]:
 
 def call(name: str, *arguments: Any, **options: Any) -> None:
     """Call an op that is no step by its name."""
-    _op(_namespace, name)(*arguments, **options)
+    _op(active_namespace, name)(*arguments, **options)
 
 
 def step_(
@@ -101,10 +102,10 @@ def _step(
         raise RuntimeError(
             f"momentum::{rule}_ writes in place, and a tensor it would write requires grad: call it under torch.no_grad()"
         )
-    if _direct.step(_namespace, rule, arguments, options, written):
+    if _direct.step(active_namespace, rule, arguments, options, written):
         return
     params, grads, *others = arguments
-    _op(_namespace, f"{rule}_")(params, list(grads), *others, **options)
+    _op(active_namespace, f"{rule}_")(params, list(grads), *others, **options)
     for tensors in written:
         increment_version(tensors)
 
@@ -121,5 +122,5 @@ def mutate(name: str, written: Sequence[Tensor], *arguments: Any, **options: Any
         raise RuntimeError(
             f"momentum::{name} writes in place, and a tensor it would write requires grad: call it under torch.no_grad()"
         )
-    _op(_namespace, name)(*arguments, **options)
+    _op(active_namespace, name)(*arguments, **options)
     increment_version(written)

@@ -47,9 +47,12 @@ def test_only_the_direct_entry_is_exported(path):
     ours = sorted(name for name in names if "momentum" in name or "cuda" in name)
     assert ours == [
         "momentum_direct_drop_gradients",
+        "momentum_direct_forget",
         "momentum_direct_hold_gradients",
         "momentum_direct_op",
         "momentum_direct_open",
+        "momentum_direct_prepare",
+        "momentum_direct_run",
         "momentum_direct_same_entries",
         "momentum_direct_same_items",
         "momentum_direct_states",

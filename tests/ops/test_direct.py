@@ -239,17 +239,17 @@ def test_inside_a_transform():
     seen = []
 
     def step(x: Tensor) -> Tensor:
-        seen.append(_direct._is_watched())
+        seen.append(_direct.is_watched())
         return x
 
     torch.vmap(step)(torch.zeros(2))
     assert seen == [True]
-    assert not _direct._is_watched()
+    assert not _direct.is_watched()
 
 
 def test_a_default_device_is_no_watcher():
     with torch.device("cpu"):
-        assert not _direct._is_watched()
+        assert not _direct.is_watched()
 
 
 def test_nothing_is_kept_alive():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from momentum import _ops, optim
+from momentum import _direct, _ops, optim
 from momentum.optim import _launch
 from optim.cases import CASES, CLASSES, Gradients, assert_same_bits, make_params, snapshot, train
 
@@ -29,7 +29,8 @@ def test_groups_that_differ_in_rates_share_a_call(calls):
     params = make_params()
     groups = [{"params": [p], "lr": 0.1 * i, "weight_decay": 0.01 * (5 - i)} for i, p in enumerate(params)]
     optimizer = optim.AdamW(groups)
-    train(optimizer, params, 2, Gradients())
+    with _direct.disabled():  # a repeated step calls nothing of Python's
+        train(optimizer, params, 2, Gradients())
     assert calls == [("adam", len(params))] * 2
 
 

@@ -146,7 +146,7 @@ void* Problem::add_stream(std::string name, DType dtype, int64_t numel, int64_t 
 void Problem::add_tensor(const Subject& subject, const Scenario& scenario, int64_t rows, int64_t cols) {
   const size_t index = call_.tensors.size();
   const std::string place = "[" + std::to_string(index) + "]";
-  TensorArgs& t = call_.tensors.emplace_back();
+  TensorArgs& t = call_.tensors.emplace_back(TensorArgs{});
   t.rows = rows;
   t.cols = rows > 0 ? cols : 0;
   t.numel = rows * cols;

@@ -22,7 +22,7 @@ struct Subject {
   bool selects;
   bool has_map;
   bool matrices_only;
-  int64_t (*total_count)(const std::vector<TensorArgs>& tensors, const CommonArgs& common);
+  int64_t (*total_count)(const TensorArgsVector& tensors, const CommonArgs& common);
   cudaError_t (*run_cuda)(const StepCall& call, const cuda::Context& context);
   void (*run_cpu)(const StepCall& call, cpu::ParallelFor parallel_for);
 };

@@ -1,12 +1,11 @@
 // What the Python side calls through ctypes with the interpreter held (see python/momentum/_direct.py): a step whose
 // arguments are read from Python's objects. It does what the op does; anything unusual is left to the op.
 #include <exception>
-#include <functional>
 #include <optional>
-#include <string>
+#include <utility>
 
-#include "torch/direct/op.h"
-#include "torch/direct/ranges.h"
+#include "torch/direct/prepared.h"
+#include "torch/direct/run.h"
 #include "torch/direct/states.h"
 
 namespace momentum::ops::direct {
@@ -14,56 +13,60 @@ namespace {
 
 Environment environment{};
 
-enum Outcome : int { kDone = 0, kDeclined = 1, kFailed = -1 };
-
-// A call that is certain to run, and what it writes.
-struct Ready {
-  std::function<void()> run;
-  std::vector<PyObject*> lists, tensors;
+// What a step writes: lists, and the tensors in them.
+struct Written {
+  std::vector<PyObject*> lists;
+  std::vector<std::vector<PyObject*>> tensors;
 };
 
-// Nothing where the op must take the call: it then says what is wrong, if something is.
-std::optional<Ready> read(const Op& op, PyObject* arguments, const Gradients* gradients, PyObject* written) {
+std::optional<Written> read_written(PyObject* written) {
   try {
-    Source source(environment, arguments, gradients);
-    Ready ready{op.check(source), items_of(environment, written), {}};
-    for (PyObject* list : ready.lists) {
-      for (PyObject* tensor : items_of(environment, list)) {
+    Written read{items_of(environment, written), {}};
+    for (PyObject* list : read.lists) {
+      for (const PyObject* tensor : read.tensors.emplace_back(items_of(environment, list))) {
         if (!is_plain(environment, tensor)) throw Declined{};
-        ready.tensors.push_back(tensor);
       }
     }
-    return ready;
+    return read;
   } catch (const Declined&) {
-  } catch (const std::exception&) {
   }
   environment.python->clear_error();
   return std::nullopt;
 }
 
-bool bump_versions(const std::vector<PyObject*>& tensors) {
-  const auto bump = environment.torch.bump_version;
-  if (bump == nullptr) return false;
-  try {
-    in_ranges(int64_t(tensors.size()), [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) bump(handle_of(environment, tensors[size_t(i)]));
-    });
-  } catch (...) {
-    return false;
-  }
-  return true;
-}
-
 // Makes the version counters grow of all that is written, as torch's own function does; false, with its error set, where it
 // would refuse.
-bool announce(const Ready& ready) {
-  if (bump_versions(ready.tensors)) return true;
-  for (PyObject* list : ready.lists) {
+bool announce(const Written& written) {
+  TensorLists lists;
+  for (const std::vector<PyObject*>& list : written.tensors) lists.push_back(&list);
+  if (bump_versions(environment, lists)) return true;
+  for (PyObject* list : written.lists) {
     PyObject* done = environment.python->call_with(environment.increment_version, list, nullptr);
     if (done == nullptr) return false;
     environment.python->release(done);
   }
   return true;
+}
+
+PreparedCall read_prepared_call(PyObject* call) {
+  const Environment& env = environment;
+  const auto item = [&](ptrdiff_t i) {
+    PyObject* part = env.python->tuple_item(call, i);
+    if (part == nullptr) throw Declined{};
+    return part;
+  };
+  const auto number = [&](ptrdiff_t i) { return env.python->as_integer(item(i)); };
+  PreparedCall read{reinterpret_cast<const Op*>(number(0)),
+                    items_of(env, item(1)),
+                    items_of(env, item(2)),
+                    {items_of(env, item(3)), items_of(env, item(4)), {uintptr_t(number(6)), ptrdiff_t(number(7))}},
+                    {item(5)},
+                    {}};
+  for (PyObject* list : items_of(env, item(8))) {
+    std::vector<size_t>& columns = read.lists.emplace_back();
+    for (PyObject* column : items_of(env, list)) columns.push_back(size_t(env.python->as_integer(column)));
+  }
+  return read;
 }
 
 }  // namespace
@@ -109,47 +112,52 @@ MOMENTUM_EXPORT void momentum_direct_drop_gradients(void* gradients) { delete st
 // `arguments`: a tuple of the op's arguments in the order of its schema. `gradients` may be null. The version counters of the
 // tensors in `written`, a list of lists, grow once the step is certain to run: what is looked at in the tensors is in the
 // caches then, and no longer when the kernels have run.
-MOMENTUM_EXPORT int momentum_direct_step(const void* op, direct::PyObject* arguments, const void* gradients,
+MOMENTUM_EXPORT int momentum_direct_step(const void* op, direct::PyObject* arguments, void* gradients,
                                          direct::PyObject* written) {
-  const auto ready =
-      direct::read(*static_cast<const direct::Op*>(op), arguments, static_cast<const direct::Gradients*>(gradients), written);
-  if (!ready) return direct::kDeclined;
-  if (!direct::announce(*ready)) return direct::kFailed;
-  const direct::Python& python = *direct::environment.python;
-  void* thread = python.release_interpreter();
-  std::string failure;
-  try {
-    ready->run();
-  } catch (const std::exception& error) {
-    failure = error.what();
-  }
-  python.take_interpreter(thread);
-  if (failure.empty()) return direct::kDone;
-  python.raise(*python.runtime_error, failure.c_str());
-  return direct::kFailed;
+  const std::vector<size_t> only_gradients[1];
+  direct::Supply supply;
+  if (gradients != nullptr) supply = {static_cast<direct::Gradients*>(gradients), nullptr, only_gradients};
+  const auto call = direct::checked_call(direct::environment, *static_cast<const direct::Op*>(op), arguments, supply);
+  if (!call) return direct::kDeclined;
+  const auto read = direct::read_written(written);
+  if (!read) return direct::kDeclined;
+  if (!direct::announce(*read)) return direct::kFailed;
+  return direct::run_released(direct::environment, *call);
 }
+
+// A step to be run again and again; see Prepared. `calls`: a list of tuples of an op's address, params, dictionaries of states,
+// keys and defaults as for momentum_direct_states, the tensor of step counts, where its elements lie and how large they are,
+// and for each list that is supplied a list of numbers. Null where none can be prepared. What is given must outlive it.
+MOMENTUM_EXPORT void* momentum_direct_prepare(direct::PyObject* calls, direct::PyObject* idle) {
+  const direct::Environment& env = direct::environment;
+  if (!direct::Prepared::is_possible(env)) return nullptr;
+  try {
+    std::vector<direct::PreparedCall> given;
+    for (direct::PyObject* call : items_of(env, calls)) given.push_back(direct::read_prepared_call(call));
+    return new direct::Prepared(env, std::move(given), items_of(env, idle));
+  } catch (const direct::Declined&) {
+  } catch (const std::exception&) {
+  }
+  env.python->clear_error();
+  return nullptr;
+}
+
+// `expected`: see Optimizer. `arguments`: a tuple of the arguments of each op, see Prepared.
+MOMENTUM_EXPORT int momentum_direct_run(const void* prepared, direct::PyObject* state, direct::PyObject* groups,
+                                        direct::PyObject* expected, direct::PyObject* arguments) {
+  return static_cast<const direct::Prepared*>(prepared)->run({state, groups, expected}, arguments);
+}
+
+MOMENTUM_EXPORT void momentum_direct_forget(void* prepared) { delete static_cast<direct::Prepared*>(prepared); }
 
 // Whether two lists hold the same objects.
 MOMENTUM_EXPORT int momentum_direct_same_items(direct::PyObject* list, direct::PyObject* other) {
-  const direct::Python& python = *direct::environment.python;
-  const ptrdiff_t count = python.list_size(list);
-  if (count != python.list_size(other)) return 0;
-  for (ptrdiff_t i = 0; i < count; ++i) {
-    if (python.list_item(list, i) != python.list_item(other, i)) return 0;
-  }
-  return 1;
+  return direct::same_items(*direct::environment.python, list, other);
 }
 
 // Whether a dictionary holds the same objects as two lists, in their order.
 MOMENTUM_EXPORT int momentum_direct_same_entries(direct::PyObject* dict, direct::PyObject* keys, direct::PyObject* values) {
-  const direct::Python& python = *direct::environment.python;
-  if (python.dict_size(dict) != python.list_size(keys)) return 0;
-  ptrdiff_t place = 0;
-  direct::PyObject *key = nullptr, *value = nullptr;
-  for (ptrdiff_t i = 0; python.dict_next(dict, &place, &key, &value) != 0; ++i) {
-    if (key != python.list_item(keys, i) || value != python.list_item(values, i)) return 0;
-  }
-  return 1;
+  return direct::same_entries(*direct::environment.python, dict, keys, values);
 }
 
 // For each key a list of what a list of dictionaries has under it, or its default where that is not None. The first key's are
@@ -160,7 +168,10 @@ MOMENTUM_EXPORT direct::PyObject* momentum_direct_states(direct::PyObject* dicts
   const direct::Environment& env = direct::environment;
   direct::PyObject* states = nullptr;
   try {
-    states = direct::read_states(env, dicts, keys, defaults, {address, size});
+    const direct::StateKeys read{items_of(env, keys), items_of(env, defaults), {address, size}};
+    const direct::States found(env, items_of(env, dicts), read);
+    found.check_steps(0, env.python->list_size(dicts));
+    states = direct::list_of(env, found);
   } catch (const direct::Declined&) {
   } catch (const std::exception&) {
   }

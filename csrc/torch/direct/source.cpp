@@ -17,12 +17,8 @@ TensorInfo described(AtenTensorHandle tensor) {
 
 }  // namespace
 
-Source::Source(const Environment& environment, PyObject* arguments, const Gradients* gradients)
-    : env_(environment),
-      py_(*environment.python),
-      arguments_(arguments),
-      gradients_(gradients),
-      size_(py_.tuple_size(arguments)) {
+Source::Source(const Environment& environment, PyObject* arguments, const Supply& supply)
+    : env_(environment), py_(*environment.python), arguments_(arguments), supply_(supply), size_(py_.tuple_size(arguments)) {
   if (size_ < 0) throw Declined{};
 }
 
@@ -63,14 +59,24 @@ std::vector<int64_t> Source::ints() {
 
 TensorInfos Source::list(bool at_once) {
   PyObject* object = next();
-  const bool held = object == env_.none && gradients_ != nullptr;
-  List& list = lists_.emplace_back();
-  if (!held) list.items = items_of(env_, object);
-  TensorInfos infos(held ? gradients_->size() : list.items.size());
+  List& list = lists_.emplace_back(object == env_.none ? supplied() : List{items_of(env_, object)});
+  TensorInfos infos(list.gradients ? supply_.gradients->size() : list.items.size());
   list.infos = infos.data();
   list.size = int64_t(infos.size());
   list.at_once = at_once;
   return infos;
+}
+
+Source::List Source::supplied() {
+  if (supplied_ == supply_.lists.size()) throw Declined{};
+  List list;
+  const std::vector<size_t>& columns = supply_.lists[supplied_++];
+  list.gradients = columns.empty();
+  for (const size_t column : columns) {
+    const std::vector<PyObject*>& items = supply_.states->columns()[column];
+    list.items.insert(list.items.end(), items.begin(), items.end());
+  }
+  return list;
 }
 
 std::optional<TensorInfo> Source::optional_tensor() {
@@ -89,6 +95,7 @@ TensorInfo Source::read(PyObject* object) const {
 }
 
 void Source::begin() const {
+  if (supply_.gradients != nullptr) supply_.gradients->find(0, std::min(int64_t(supply_.gradients->size()), int64_t(1)));
   for (const List& list : lists_) {
     const auto part = [&](int64_t begin, int64_t end) { read_part(list, begin, end); };
     in_ranges(list.at_once ? list.size : std::min(list.size, int64_t(1)), part);
@@ -97,6 +104,8 @@ void Source::begin() const {
 
 void Source::read(size_t count, const TensorBody& body) const {
   in_ranges(int64_t(count), [&](int64_t begin, int64_t end) {
+    if (supply_.gradients != nullptr) supply_.gradients->find(begin, end);
+    if (supply_.states != nullptr) supply_.states->check_steps(begin, end);
     for (const List& list : lists_) {
       if (!list.at_once && list.size != 0) read_part(list, begin, end);
     }
@@ -105,24 +114,36 @@ void Source::read(size_t count, const TensorBody& body) const {
 }
 
 void Source::finish() const {
+  if (!has_single_) return;
   for (const List& list : lists_) {
-    for (size_t i = 0; i < list.items.size(); ++i) {
-      if (list.infos[i].numel == 1 && is_negated(env_, list.items[i])) throw Declined{};  // as for a single tensor
+    for (size_t i = 0; i < size_t(list.size); ++i) {
+      if (list.infos[i].numel != 1) continue;  // as for a single tensor
+      if (list.gradients) {
+        supply_.gradients->check_meaning(i);
+      } else if (is_negated(env_, list.items[i])) {
+        throw Declined{};
+      }
     }
   }
 }
 
 void Source::read_part(const List& list, int64_t begin, int64_t end) const {
-  if (list.items.empty()) {
-    for (int64_t i = begin; i < end; ++i) list.infos[i] = described((*gradients_)[size_t(i)]);
-    return;
+  bool has_single = false;
+  const auto keep = [&](int64_t i, AtenTensorHandle tensor) {
+    list.infos[i] = described(tensor);
+    has_single = has_single || list.infos[i].numel == 1;
+  };
+  if (list.gradients) {
+    for (int64_t i = begin; i < end; ++i) keep(i, (*supply_.gradients)[size_t(i)]);
+  } else {
+    const Walk walk(env_, list.items.data() + begin, end - begin);
+    for (int64_t i = begin; i < end; ++i) {
+      PyObject* object = walk[i - begin];
+      if (!is_plain(env_, object)) throw Declined{};
+      keep(i, handle_of(env_, object));
+    }
   }
-  const Walk walk(env_, list.items.data() + begin, end - begin);
-  for (int64_t i = begin; i < end; ++i) {
-    PyObject* object = walk[i - begin];
-    if (!is_plain(env_, object)) throw Declined{};
-    list.infos[i] = described(handle_of(env_, object));
-  }
+  if (has_single) has_single_ = true;
 }
 
 }  // namespace momentum::ops::direct

@@ -1,7 +1,7 @@
 #include "torch/direct/states.h"
 
+#include <algorithm>
 #include <utility>
-#include <vector>
 
 namespace momentum::ops::direct {
 namespace {
@@ -12,8 +12,8 @@ class NewList {
   NewList(const Python& python, size_t size) : python_(python), list_(python.new_list(ptrdiff_t(size))) {
     if (list_ == nullptr) throw Declined{};
   }
-  NewList(NewList&& other) noexcept : python_(other.python_), list_(other.hand_out()) {}
-  NewList& operator=(NewList&&) = delete;
+  NewList(const NewList&) = delete;
+  NewList& operator=(const NewList&) = delete;
   ~NewList() {
     if (list_ != nullptr) python_.release(list_);
   }
@@ -27,46 +27,99 @@ class NewList {
   PyObject* list_;
 };
 
-PyObject* value_of(const Environment& env, PyObject* dict, PyObject* key, PyObject* otherwise) {
-  PyObject* value = env.python->dict_item(dict, key);
-  if (value == nullptr && otherwise != env.none && env.python->error() == nullptr) value = otherwise;
-  if (value == nullptr) throw Declined{};
-  return value;
-}
+// Reads dictionaries that mostly have the same keys, as the same objects in the same order: going through one takes a fraction
+// of looking up each name.
+class Reader {
+ public:
+  Reader(const Environment& env, const StateKeys& keys) : env_(env), keys_(keys), found_(keys.names.size()) {}
 
-void check_elements(const Environment& env, const std::vector<PyObject*>& tensors, const Elements& elements) {
-  const Walk walk(env, tensors.data(), ptrdiff_t(tensors.size()));
-  for (ptrdiff_t i = 0; i < walk.size(); ++i) {
-    PyObject* tensor = walk[i];
-    if (!is_plain(env, tensor)) throw Declined{};
-    void* data = nullptr;
-    TORCH_ERROR_CODE_CHECK(aoti_torch_get_data_ptr(handle_of(env, tensor), &data));
-    if (data != reinterpret_cast<void*>(elements.address + uintptr_t(i * elements.size))) throw Declined{};
+  // Of each name what the dictionary has under it.
+  const std::vector<PyObject*>& operator()(PyObject* dict) {
+    if (!follow(dict)) look_up(dict);
+    return found_;
   }
-}
+
+ private:
+  // False where the dictionary differs from the one last looked up.
+  bool follow(PyObject* dict) {
+    if (order_.empty()) return false;
+    ptrdiff_t place = 0;
+    PyObject *key = nullptr, *value = nullptr;
+    for (const auto& [expected, k] : order_) {
+      if (env_.python->dict_next(dict, &place, &key, &value) == 0 || key != expected) return false;
+      if (k >= 0) found_[size_t(k)] = value;
+    }
+    return env_.python->dict_next(dict, &place, &key, &value) == 0;
+  }
+
+  void look_up(PyObject* dict) {
+    const size_t count = keys_.names.size();
+    size_t present = 0;
+    for (size_t k = 0; k < count; ++k) {
+      PyObject* value = env_.python->dict_item(dict, keys_.names[k]);
+      if (value == nullptr && env_.python->error() != nullptr) throw Declined{};
+      present += value != nullptr ? 1 : 0;
+      found_[k] = value != nullptr ? value : keys_.defaults[k];
+      if (found_[k] == env_.none) throw Declined{};
+    }
+    order_.clear();
+    size_t recognised = 0;
+    ptrdiff_t place = 0;
+    PyObject *key = nullptr, *value = nullptr;
+    while (env_.python->dict_next(dict, &place, &key, &value) != 0) {
+      const auto name = std::find(keys_.names.begin(), keys_.names.end(), key);
+      const bool is_name = name != keys_.names.end();
+      recognised += is_name ? 1 : 0;
+      order_.emplace_back(key, is_name ? name - keys_.names.begin() : -1);
+    }
+    if (recognised != present) order_.clear();  // a name is there as another object
+  }
+
+  const Environment& env_;
+  const StateKeys& keys_;
+  std::vector<std::pair<PyObject*, ptrdiff_t>> order_;  // keys and which names they are, if any
+  std::vector<PyObject*> found_;                        // of each name
+};
 
 }  // namespace
 
-PyObject* read_states(const Environment& env, PyObject* dicts, PyObject* keys, PyObject* defaults, const Elements& elements) {
-  const Python& python = *env.python;
-  const std::vector<PyObject*> rows = items_of(env, dicts), names = items_of(env, keys), others = items_of(env, defaults);
-  std::vector<PyObject*> steps(rows.size());
-  std::vector<NewList> columns;
-  for (size_t k = 1; k < names.size(); ++k) columns.emplace_back(python, rows.size());
-  const Walk walk(env, rows.data(), ptrdiff_t(rows.size()));
-  for (size_t i = 0; i < rows.size(); ++i) {
-    PyObject* dict = walk[ptrdiff_t(i)];
-    steps[i] = value_of(env, dict, names[0], others[0]);
-    for (size_t k = 1; k < names.size(); ++k) {
-      PyObject* value = value_of(env, dict, names[k], others[k]);
-      python.acquire(value);
-      columns[k - 1].set(i, value);
-    }
+States::States(const Environment& env, const std::vector<PyObject*>& dicts, const StateKeys& keys)
+    : env_(env), elements_(keys.steps), steps_(dicts.size()) {
+  const size_t count = keys.names.size();
+  columns_.assign(count - 1, std::vector<PyObject*>(dicts.size()));
+  Reader read(env, keys);
+  const Walk walk(env, dicts.data(), ptrdiff_t(dicts.size()));
+  for (size_t i = 0; i < dicts.size(); ++i) {
+    const std::vector<PyObject*>& values = read(walk[ptrdiff_t(i)]);
+    steps_[i] = values[0];
+    for (size_t k = 1; k < count; ++k) columns_[k - 1][i] = values[k];
   }
-  check_elements(env, steps, elements);
-  NewList states(python, columns.size());
-  for (size_t k = 0; k < columns.size(); ++k) states.set(k, columns[k].hand_out());
-  return states.hand_out();
+}
+
+void States::check_steps(int64_t begin, int64_t end) const {
+  const Walk walk(env_, steps_.data() + begin, end - begin);
+  for (int64_t i = begin; i < end; ++i) {
+    PyObject* tensor = walk[i - begin];
+    if (!is_plain(env_, tensor)) throw Declined{};
+    void* data = nullptr;
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_data_ptr(handle_of(env_, tensor), &data));
+    if (data != reinterpret_cast<void*>(elements_.address + uintptr_t(i * elements_.size))) throw Declined{};
+  }
+}
+
+PyObject* list_of(const Environment& env, const States& states) {
+  const Python& python = *env.python;
+  NewList lists(python, states.columns().size());
+  for (size_t k = 0; k < states.columns().size(); ++k) {
+    const std::vector<PyObject*>& column = states.columns()[k];
+    NewList list(python, column.size());
+    for (size_t i = 0; i < column.size(); ++i) {
+      python.acquire(column[i]);
+      list.set(i, column[i]);
+    }
+    lists.set(k, list.hand_out());
+  }
+  return lists.hand_out();
 }
 
 }  // namespace momentum::ops::direct

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, ParamSpec, TypeVar, cast, overload
 import torch
 from torch import Tensor
 from torch._compile import _disable_dynamo
+from torch.compiler import is_compiling
 from torch.optim.optimizer import ParamsT
 
 from momentum.optim import _checkpoint
@@ -213,7 +214,9 @@ class FusedOptimizer(ResettableOptimizer):
         param
             A parameter of this optimizer. Without a gradient nothing happens.
         """
-        self._advance_unrecorded(param)
+        plan = None if is_compiling() else self._plans.get(param)
+        if plan is None or not plan.is_step or not plan.repeat(self):
+            self._advance_unrecorded(param)
         self._opt_called = True  # what LR schedulers look at to warn about a missing step
 
     @_disable_dynamo
@@ -235,6 +238,12 @@ class FusedOptimizer(ResettableOptimizer):
             raise RuntimeError("step() inside swap_ema(): the parameters hold their averages")
         # Popped while in use: a failure leaves no plan behind that might be half made.
         plan = self._plans.pop(param, None)
+        if plan is None or not plan.repeat(self):
+            plan = self._advance_by_parts(param, plan)
+        self._plans[param] = plan
+
+    def _advance_by_parts(self, param: Tensor | None, plan: Plan | None) -> Plan:
+        """Step all parameters, or one, by a plan if it still holds; return that or a new one."""
         collected = plan.collect() if plan is not None and plan.holds(self) else None
         if plan is None or collected is None:
             plan = Plan(self, self._entries(param), whole=param is None)
@@ -254,7 +263,8 @@ class FusedOptimizer(ResettableOptimizer):
             for entry in self._entries(param):
                 self.check_tensors(entry.number, entry.param)
             raise
-        self._plans[param] = plan
+        plan.prepare(is_all=type(self)._advance is FusedOptimizer._advance)
+        return plan
 
     def _entries(self, only: Tensor | None) -> list[Entry]:
         entries = []
@@ -299,6 +309,7 @@ class FusedOptimizer(ResettableOptimizer):
             for param, ema in averaged:
                 param.copy_(ema)
         self._swapped = True
+        self._plans.clear()  # the next step is looked at
         try:
             yield
         finally:

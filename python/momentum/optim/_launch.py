@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
-from momentum import _objects, _ops
+from momentum import _direct, _objects, _ops
 from momentum._objects import Gradients
 from momentum.enums import Cautious, Residual, Rounding
 from momentum.optim import _sharding
@@ -270,6 +270,33 @@ class Launch:
             if scalar is not None:
                 arguments[name] = on_device(scalar, device).float()
         return arguments
+
+    def repeatable(self) -> _direct.Call | None:
+        """Return the call as it can be run again and again without Python.
+
+        None where it cannot: tensors are made anew for it at each step, or totals completed.
+        """
+        partly = bool(self._dtypes) and not all(self._has_residual)
+        if self._sharded or self._totals.is_staged or partly:
+            return None
+        residuals = [RESIDUAL_NAMES[self._residual]] if self._residual != Residual.NONE else []
+        names, defaults = self._keys + residuals, self._defaults + [None] * len(residuals)
+        place = {name: i for i, name in enumerate(names[1:])}
+        own = [[name] if name else [] for name in self._names]
+        ends = [residuals, ["ema"] * self._ema, ["scalars"] * bool(self._rule.scalars)]
+        found = [[place[name] for name in list_] for list_ in (*own, self._scale_names, *ends)]
+        self._lists: list[list[Tensor] | None] = [None if list_ else [] for list_ in found]
+        lists = [[], *(list_ for list_ in found if list_)]
+        return _direct.Call(self._rule.op, self._params, self._states, names, defaults, self._steps, lists)
+
+    def inputs(self) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Return the positional and keyword arguments with which the call that :meth:`repeatable` returned is to be run.
+
+        None where some of them are tensors made at each step.
+        """
+        if self._tensors or self._lr.is_tensor or self._weight_decay.is_tensor:
+            return None
+        return (self._params, None, *self._lists, self._steps, self._totals.tensor), self._arguments
 
     def discard(self, state: dict[Tensor, Any]) -> None:
         """Remove from the optimizer's ``state`` what was made for a first step that was then refused."""

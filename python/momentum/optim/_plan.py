@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
+from momentum import _ops
+from momentum._direct import CHANGED, DONE, Prepared, is_watched
 from momentum._objects import same_entries, same_items
 from momentum.optim._launch import Collected, Member, Settings
 from momentum.optim._options import Group
@@ -42,6 +44,13 @@ class Plan:
         The parameters to step. Those without a gradient stay idle and get no state.
     whole
         Whether these are all parameters of the optimizer.
+
+    Attributes
+    ----------
+    launches
+        The calls of ops.
+    is_step
+        Whether :meth:`repeat` is all there is to a step.
     """
 
     def __init__(self, optimizer: FusedOptimizer, entries: Sequence[Entry], *, whole: bool) -> None:
@@ -65,6 +74,10 @@ class Plan:
         self._entry = None if whole else entries[0]
         self._keys = list(optimizer.state.keys()) if whole else []
         self._states = list(optimizer.state.values()) if whole else [optimizer.state.get(entries[0].param)]
+        self._prepared: Prepared | None = None
+        self._inputs: tuple[Any, ...] | None = None
+        self.is_step = False
+        self._expected = self._expect()
 
     def _enter(self, optimizer: FusedOptimizer, entry: Entry, buckets: dict[Any, list[Member]], created: list[Tensor]) -> None:
         param, settings = entry.param, self._settings[entry.group]
@@ -110,7 +123,65 @@ class Plan:
             launch.update(settings)
         for i in edited:
             self._watches[i] = _GroupWatch(groups[i])
+        self._expected = self._expect()
         return True
+
+    def _expect(self) -> tuple[Any, ...]:
+        """Return what a prepared step is to find in the optimizer."""
+        if self._entry is None:
+            return (self._keys, self._states), *(watch.expected for watch in self._watches.values())
+        return None, self._watches[self._entry.group].expected[:2]
+
+    def prepare(self, *, is_all: bool) -> None:
+        """Make what :meth:`repeat` needs, where the step is of a kind that can be repeated.
+
+        Parameters
+        ----------
+        is_all
+            Whether the plan is all that the optimizer does in a step.
+        """
+        if self._prepared is not None:
+            return
+        calls = [call for launch in self.launches if (call := launch.repeatable()) is not None]
+        if not calls or len(calls) < len(self.launches) or len({call.params[0].device.type for call in calls}) > 1:
+            return
+        try:
+            prepared = Prepared(_ops.active_namespace, calls, self._idle)
+        except NotImplementedError:
+            return
+        self._inputs = self._make_inputs(prepared)
+        if self._inputs is not None:
+            self._prepared, self.is_step = prepared, is_all
+
+    def repeat(self, optimizer: FusedOptimizer) -> bool:
+        """Run the step, if nothing but numbers in the groups has changed since the last one; return whether it was run.
+
+        What takes the longest in a step over small tensors is Python: this is a step with as little of it as there can be.
+        """
+        prepared = self._prepared
+        if prepared is None or is_watched() or prepared.namespace != _ops.active_namespace:
+            return False
+        if getattr(optimizer, "grad_scale", None) is not None or getattr(optimizer, "found_inf", None) is not None:
+            return False
+        state, groups, entry = optimizer.state, optimizer.param_groups, self._entry
+        if entry is not None:
+            if not _is_at(entry, groups) or state.get(entry.param) is not self._states[0]:
+                return False
+            groups = [groups[entry.group]]
+        outcome = prepared.run(prepared.address, state, groups, self._expected, self._inputs)
+        if outcome == CHANGED and self.holds(optimizer):
+            self._inputs = self._make_inputs(prepared)
+            if self._inputs is not None:
+                outcome = prepared.run(prepared.address, state, groups, self._expected, self._inputs)
+        if outcome == DONE:
+            return True
+        self._prepared, self.is_step = None, False  # until the step was run by parts
+        return False
+
+    def _make_inputs(self, prepared: Prepared) -> tuple[Any, ...] | None:
+        inputs = [launch.inputs() for launch in self.launches]
+        arguments = [prepared.arguments(i, *given) for i, given in enumerate(inputs) if given is not None]
+        return None if len(arguments) < len(inputs) or None in arguments else tuple(arguments)
 
     def collect(self) -> list[Collected] | None:
         """Return every launch's tensors as they are now, or None where another set of gradients or states is there."""
@@ -131,6 +202,7 @@ class _GroupWatch:
     def __init__(self, group: Group) -> None:
         self.params = list(group["params"])
         self._keys, self._values = list(group.keys()), list(group.values())
+        self.expected = self._keys, self._values, group["params"], self.params
 
     def holds(self, group: Group) -> bool:
         return same_entries(group, self._keys, self._values)

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from momentum import _ops
+from momentum._direct import Call
 from momentum.enums import Units
 from momentum.optim import _checkpoint, _sharding
 from momentum.optim._base import FusedOptimizer
@@ -161,6 +162,29 @@ class SubsetLaunch(Launch):
             self._arguments["cautious"] = True
         self._arguments |= {"axis": int(self._axis), "seeds": [member.seed for member in self._members]}
 
+    def repeatable(self) -> Call | None:
+        """Return the call as it can be run again and again without Python, None where parameters are spread over processes.
+
+        How many units are chosen is what it was: states of another size are refused.
+        """
+        if self._sharded:
+            return None
+        lists = [[], *([i] for i in range(len(self._keys) - 1))]
+        return Call(self._rule.op, self._params, self._states, self._keys, self._defaults, self._steps, lists)
+
+    def inputs(self) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Return the positional and keyword arguments with which it is to be run."""
+        if self._tensors or self._lr.is_tensor or self._weight_decay.is_tensor:
+            return None
+        found = [None] * len(self._keys)
+        counts = self._counts([state[self._keys[1]] for state in self._states])
+        return (self._params, *found, self._steps), self._arguments | {"counts": counts}
+
+    def _counts(self, states: list[Tensor]) -> list[int]:
+        """Return how many units of each parameter are chosen, by one of its states."""
+        dim = 1 if self._axis == Units.COLUMNS else 0
+        return [state.shape[dim] for state in states]
+
     def _state_names(self) -> list[str]:
         return ["step", *(name for name in self._names if name), "mask"]
 
@@ -173,8 +197,8 @@ class SubsetLaunch(Launch):
         yield from ()
         params, grads, (*states, masks, held) = self._params, tensors.grads, tensors.others
         kept = iter(held)
-        dim = 1 if self._axis == Units.COLUMNS else 0
-        counts = [int(next(kept)) if split else state.shape[dim] for state, split in zip(states[0], self._split, strict=True)]
+        own = self._counts(states[0])
+        counts = [int(next(kept)) if split else count for count, split in zip(own, self._split, strict=True)]
         if self._sharded:
             written = [*params, *(tensor for tensors in states for tensor in tensors)]
             grads = list(grads)

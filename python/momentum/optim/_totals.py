@@ -27,6 +27,13 @@ class Totals:
     perpendicular
         Whether the step begins with the sums behind the perpendicular part of the gradients; they come last in memory.
 
+    Attributes
+    ----------
+    tensor
+        The op's argument.
+    is_staged
+        Whether a step takes several calls of the op, between which totals are completed.
+
     Raises
     ------
     RuntimeError
@@ -39,7 +46,7 @@ class Totals:
         self._own = len(reductions)
         ordered = [*reductions, PERPENDICULAR] if perpendicular else reductions
         self._layouts = [_Layout(params, reduction, device) for reduction in ordered]
-        self._staged = any(layout.parts or layout.shared for layout in self._layouts)
+        self.is_staged = any(layout.parts or layout.shared for layout in self._layouts)
         self.tensor = torch.zeros(sum(layout.size for layout in self._layouts), dtype=torch.float64, device=device)
 
     def stages(self) -> Generator[dict[str, int] | Tensor]:
@@ -47,7 +54,7 @@ class Totals:
 
         A tensor that is yielded in between holds totals that are to be replaced by the sum of all those of the step.
         """
-        if not self._staged:
+        if not self.is_staged:
             yield {}
             return
         slices = torch.split(self.tensor, [layout.size for layout in self._layouts])

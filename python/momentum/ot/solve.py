@@ -139,7 +139,7 @@ def _call(
         kind = METRICS[problem.cost.metric]
     else:
         cost = problem.cost.detach().contiguous()
-    getattr(torch.ops, _ops._namespace).ot_solve(
+    getattr(torch.ops, _ops.active_namespace).ot_solve(
         *(cost, x, y, a, b, f, g, numbers, counts),
         reg=reg,
         cost_kind=kind,
