@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
 import torch
 
+from bench.bare import AdamW as AdamWLoop
 from bench.graphs import captured, replays_bit_equal
 from bench.parameters import Shapes, numel, parameters, shrunk
-from bench.peers import OPTIONAL, TORCH_VARIANTS, Make, Parameters, PlainLoop, torch_optimizer
+from bench.peers import OPTIONAL, TORCH_VARIANTS, Make, Parameters, PlainLoop, Steps, torch_optimizer
 from bench.runner.case import Case, Contender, UnavailableError
 
 GPT_SHAPES: Shapes = (((768, 768),) * 24) + (((768, 3072),) * 4) + (((768,),) * 120)
@@ -20,6 +21,7 @@ MATRICES: Shapes = tuple(shape for shape in GPT_SHAPES if len(shape) == 2)
 _TINY = 4
 FUSED = "torch fused"
 FUSED_ADAMW = "torch AdamW fused"
+BARE_LOOP = "bare loop"
 OUR_ADAMW = "momentum AdamW fp32"
 
 
@@ -117,6 +119,11 @@ class Work:
         return self.states if isinstance(self.states, str) else _SHORT[self.states or self.dtype]
 
     @property
+    def is_plain_adamw(self) -> bool:
+        """Whether the bare loop does the same."""
+        return self.algorithm is ADAMW and self.dtype == torch.float32 and self.states is None
+
+    @property
     def state_bytes(self) -> float:
         """Bytes of one element of a state, its share of a scale included."""
         return _QUANTISED[self.states] if isinstance(self.states, str) else (self.states or self.dtype).itemsize
@@ -182,7 +189,9 @@ def _contenders(work: Work, shapes: Shapes, device: torch.device) -> list[Conten
     algorithm, size, count = work.algorithm, work.dtype.itemsize, numel(shapes)
     largest = max(numel((shape,)) for shape in shapes)
 
-    def contender(name: str, make: Make, of: Algorithm = algorithm, state: float = size, temporaries: int = 0) -> Contender:
+    def contender(
+        name: str, make: Callable[[Parameters], Steps], of: Algorithm = algorithm, state: float = size, temporaries: int = 0
+    ) -> Contender:
         """``state`` is the size of one state's element. Peers without that choice keep them like the parameters."""
         moved = of.bytes_per_element(size, size, state) * count
         return Contender(name, lambda inputs: make(inputs).step, moved, int(of.states * state * count) + temporaries)
@@ -197,6 +206,8 @@ def _contenders(work: Work, shapes: Shapes, device: torch.device) -> list[Conten
         if isinstance(work.states, torch.dtype) and work.dtype != torch.float32:
             moved, memory = ADAMW.bytes_per_element(4, 4, 4) * count, (2 + ADAMW.states) * 4 * count
             found.append(Contender(OUR_ADAMW, lambda inputs: momentum_optimizer("AdamW")(widened(inputs)).step, moved, memory))
+        if work.is_plain_adamw and device.type == "cpu":
+            found.append(contender(BARE_LOOP, AdamWLoop))
     else:
         found.append(contender(FUSED_ADAMW, torch_optimizer("AdamW", FUSED), of=ADAMW))
         found.append(contender(OUR_ADAMW, momentum_optimizer("AdamW"), of=ADAMW))

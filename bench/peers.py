@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -13,6 +13,13 @@ from bench.runner.case import NOT_INSTALLED, UnavailableError
 
 Parameters = Sequence[torch.nn.Parameter]
 Make = Callable[[Parameters], torch.optim.Optimizer]
+
+
+class Steps(Protocol):
+    """What is timed of an optimizer."""
+
+    def step(self) -> object:
+        """Update every parameter."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from bench.optim import ADAMP, ADAMW, FAMILY, FRUGAL, ORTHOGRAD, OUR_ADAMW, SCALE, SPAM_QUARTER, STABLE_SPAM, Algorithm, Work
+from bench.optim import (
+    ADAMP,
+    ADAMW,
+    BARE_LOOP,
+    FAMILY,
+    FRUGAL,
+    ORTHOGRAD,
+    OUR_ADAMW,
+    SCALE,
+    SPAM_QUARTER,
+    STABLE_SPAM,
+    Algorithm,
+    Work,
+)
 from bench.peers import OPTIONAL
 from bench.runner.results import Row
 from bench.table import render
@@ -93,6 +106,10 @@ TARGETS = {
         Target("  the same, as hoped for", ratio("adamw-fp32-1x20m"), 0.95),
         Target("AdamW fp32 1000 x 4096, time over torch fused", ratio("adamw-fp32-1000x4096"), 0.35),
         Target("AdamW fp32 148 GPT tensors, time over torch fused", ratio("adamw-fp32-148-gpt"), 0.9),
+        *(
+            Target(f"AdamW fp32 {tensors}, time over a bare loop's", beside(case, BARE_LOOP), 1.05)
+            for tensors, case in (("1 x 20M", "adamw-fp32-1x20m"), ("148 GPT tensors", "adamw-fp32-148-gpt"))
+        ),
         Target(
             "bf16 parameters with fp32 states, time over fp32's by their bytes",
             beside("adamw-bf16-fp32-states-1x20m", OUR_ADAMW, ADAMW.bytes_per_element(2, 2, 4) / _bytes(ADAMW)),
