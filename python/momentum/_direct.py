@@ -163,6 +163,8 @@ class Prepared:
     ----------
     namespace
         That of the ops.
+    entries
+        The direct entries of the calls' ops.
     calls
         What the step consists of, for devices of one type.
     idle
@@ -179,30 +181,29 @@ class Prepared:
         unless they are left out, the list among these that is its parameters, and what must be in that. ``arguments`` has for
         each call what :meth:`arguments` returned.
     address
-        The first argument of ``run``.
-
-    Raises
-    ------
-    NotImplementedError
-        Where the step cannot be run past the dispatcher.
+        The first argument of ``run``; empty where the step cannot be prepared.
     """
 
-    def __init__(self, namespace: str, calls: Sequence[Call], idle: list[Tensor]) -> None:
-        self.address: ctypes.c_void_p | None = None
+    def __init__(self, namespace: str, entries: list[_Entry], calls: Sequence[Call], idle: list[Tensor]) -> None:
+        self.address = ctypes.c_void_p()
         self.namespace = namespace
-        (device,) = {call.params[0].device.type for call in calls}
-        entries = [_entry(namespace, device, call.rule) for call in calls]
-        self._entries = [entry for entry in entries if entry is not None]
-        if len(self._entries) < len(entries):
-            raise NotImplementedError
-        given = [_as_given(entry, call) for entry, call in zip(self._entries, calls, strict=True)]
+        self._entries = entries
+        given = [_as_given(entry, call) for entry, call in zip(entries, calls, strict=True)]
         self._borrowed = given, idle  # by C
-        self._library = self._entries[0].library
+        self._library = entries[0].library
         self.run = self._library.momentum_direct_run
-        address = self._library.momentum_direct_prepare(given, idle)
-        if not address:
-            raise NotImplementedError
-        self.address = ctypes.c_void_p(address)
+        self.address = ctypes.c_void_p(self._library.momentum_direct_prepare(given, idle))
+
+    @classmethod
+    def make(cls, namespace: str, calls: Sequence[Call], idle: list[Tensor]) -> Prepared | None:
+        """Return a prepared step, or None where it cannot be run past the dispatcher."""
+        (device,) = {call.params[0].device.type for call in calls}
+        found = [_entry(namespace, device, call.rule) for call in calls]
+        entries = [entry for entry in found if entry is not None]
+        if len(entries) < len(found):
+            return None
+        prepared = cls(namespace, entries, calls, idle)
+        return prepared if prepared.address else None
 
     def arguments(self, call: int, tensors: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, ...] | None:
         """Return the arguments of an op as ``run`` takes them, or None if they are not the op's.
@@ -219,8 +220,7 @@ class Prepared:
         return self._entries[call].in_order(tensors, options)
 
     def __del__(self) -> None:
-        if self.address is not None:
-            self._library.momentum_direct_forget(self.address)
+        self._library.momentum_direct_forget(self.address)
 
 
 def _as_given(entry: _Entry, call: Call) -> tuple[Any, ...]:

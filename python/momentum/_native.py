@@ -2,6 +2,7 @@
 
 C finds the tensor in a tensor's object by itself, because every way that torch offers costs more than all the rest of a step
 over small tensors. Where in the object it is, is found out here, from tensors made for it; where that fails nothing is opened.
+Nor where threads run Python without a lock: what C borrows could go away while it is read.
 For the same reason C calls two functions of torch's own library, by the names below; where they are missing, Python's are used.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import sys
 
 import torch
 from torch import Tensor
@@ -28,7 +30,7 @@ _FILES = {("momentum", "cpu"): "_C", ("momentum", "cuda"): "_C_cuda", ("momentum
 def library(namespace: str = "momentum", device: str = "cpu") -> ctypes.PyDLL | None:
     """Return the shared object whose kernels take tensors of ``device``, or None where it cannot be called directly."""
     path = _loader.path_of(_FILES.get((namespace, device), ""))
-    if path is None or _places() is None:
+    if path is None or not _is_locked() or _places() is None:
         return None
     opened = ctypes.PyDLL(str(path))
     opened.momentum_direct_open.argtypes = [ctypes.py_object] * 5 + [ctypes.c_ssize_t] * 3 + [ctypes.c_char_p] * 2
@@ -56,6 +58,11 @@ def open_with(library: ctypes.PyDLL, functions: tuple[bytes, bytes]) -> bool:
     places = _places()
     objects = Tensor, torch.nn.Parameter, dict, None, increment_version
     return places is not None and bool(library.momentum_direct_open(*objects, *places, *functions))
+
+
+def _is_locked() -> bool:
+    """Return whether one thread at a time runs Python."""
+    return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
 
 
 @functools.cache

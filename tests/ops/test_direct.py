@@ -8,17 +8,16 @@ import gc
 import sys
 import threading
 import weakref
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import momentum
 from backends import Backend
+from modes import assert_seen, watchers
 from momentum import _direct, _native, _ops
 from momentum.enums import Residual
 from ops.call import Call, make_call
@@ -197,29 +196,6 @@ def test_a_negated_gradient_is_read_as_what_it_means():
     assert [param.item() for param in params] == [2.0, 2.0]
 
 
-class Calls(TorchDispatchMode):
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.names.append(func.name())
-        return func(*args, **(kwargs or {}))
-
-
-class Functions(TorchFunctionMode):
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        return func(*args, **(kwargs or {}))
-
-
-def watchers() -> dict[str, AbstractContextManager]:
-    return {
-        "dispatch mode": Calls(),
-        "function mode": Functions(),
-        "profiler": torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]),
-    }
-
-
 @pytest.mark.parametrize("watcher", watchers())
 def test_watchers_see_the_op(watcher):
     call = make_call(RULES["adam"], RULES["adam"].variants["plain"], [TensorCase((4,))])
@@ -227,10 +203,7 @@ def test_watchers_see_the_op(watcher):
     with watchers()[watcher] as watching:
         assert not _direct.step("momentum", "adam", [call.lists["params"]], {})
         _ops.step_("adam", *arguments, steps=call.steps, totals=call.totals, lr=[0.1], weight_decay=[0.0])
-    if watcher == "dispatch mode":
-        assert "momentum::adam_" in watching.names
-    if watcher == "profiler":
-        assert "momentum::adam_" in [event.name for event in watching.events()]
+    assert_seen(watching, "momentum::adam_")
     twin = call.clone()
     assert direct(Backend("cpu", "momentum", "cpu"), twin)
 

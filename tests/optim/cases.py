@@ -127,7 +127,7 @@ class Gradients:
     def fill(self, params: Iterable[nn.Parameter], dtype: torch.dtype | None = None) -> None:
         for p in params:
             grad = torch.randn(p.shape, generator=self._generator, dtype=torch.float64)
-            p.grad = grad.float().to(dtype or p.dtype).to(p.dtype)
+            p.grad = grad.float().to(dtype or p.dtype).to(p)
 
 
 def train(optimizer: torch.optim.Optimizer, params: Iterable[nn.Parameter], steps: int, gradients: Gradients) -> None:

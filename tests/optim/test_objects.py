@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import sys
 import weakref
 from collections import defaultdict
 from typing import Any
@@ -199,8 +200,12 @@ def test_places_are_found():
         assert _native._place(id(tensor), Tensor.__basicsize__, 8) is None
 
 
-def test_nothing_is_opened_without_places(monkeypatch):
-    monkeypatch.setattr(_native, "_places", lambda: None)
+@pytest.mark.parametrize("missing", ["places", "a lock"])
+def test_nothing_is_opened_without(monkeypatch, missing):
+    if missing == "places":
+        monkeypatch.setattr(_native, "_places", lambda: None)
+    else:
+        monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
     monkeypatch.setattr(_native, "library", functools.cache(_native.library.__wrapped__))
     monkeypatch.setattr(_direct, "_entry", functools.cache(_direct._entry.__wrapped__))
     assert _native.library() is None

@@ -145,9 +145,8 @@ class Plan:
         calls = [call for launch in self.launches if (call := launch.repeatable()) is not None]
         if not calls or len(calls) < len(self.launches) or len({call.params[0].device.type for call in calls}) > 1:
             return
-        try:
-            prepared = Prepared(_ops.active_namespace, calls, self._idle)
-        except NotImplementedError:
+        prepared = Prepared.make(_ops.active_namespace, calls, self._idle)
+        if prepared is None:
             return
         self._inputs = self._make_inputs(prepared)
         if self._inputs is not None:
